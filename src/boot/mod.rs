@@ -1,0 +1,7 @@
+//! The file that firmware starts: sections in, a measured and signed PE file out. Knows neither roots nor drivers.
+
+pub mod measure;
+pub mod pcr;
+pub mod section;
+pub mod sign;
+pub mod uki;

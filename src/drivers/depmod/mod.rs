@@ -1,0 +1,1 @@
+//! depmod's indexes for the kept modules, text and binary.

@@ -1,0 +1,129 @@
+//! What a root has: kernels, the chosen kernel's modules with depmod's indexes, and firmware files.
+//!
+//! Reading is cheap: the text indexes and the directories. A module's own `.modinfo` (its firmware above all) is read
+//! on demand, since decompressing is where the time goes: see [`modinfo`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
+
+/// A kernel in the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its release, the name of its module directory.
+    pub release: KernelRelease,
+    /// Its boot image (`/boot/vmlinuz-RELEASE`, `/usr/lib/modules/RELEASE/vmlinuz`, ...), resolved; `None` where only modules are there.
+    pub image: Option<TreePath>,
+    /// Its module directory, resolved: `usr/lib/modules/RELEASE`.
+    pub modules: TreePath,
+}
+
+/// How a module or a firmware file is compressed, from its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// `.gz` (modules only).
+    Gzip,
+    /// `.xz`.
+    Xz,
+    /// `.zst`.
+    Zstd,
+}
+
+/// A module file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name.
+    pub name: ModuleName,
+    /// Where the file is in the root, resolved.
+    pub path: TreePath,
+    /// The path below the module directory as the indexes have it: `kernel/drivers/nvme/host/nvme.ko.xz`.
+    pub relative: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How the file is compressed.
+    pub compression: Compression,
+}
+
+/// When a soft dependency is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SoftKind {
+    /// `pre:`, before the module.
+    Pre,
+    /// `post:`, after the module.
+    Post,
+    /// A token without a kind (cifs has such): ignored by kmod, kept by us.
+    Bare,
+}
+
+/// The modules of one kernel and what depmod's text files say of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modules {
+    /// Module files by name.
+    pub by_name: BTreeMap<ModuleName, Module>,
+    /// `modules.dep`: all (transitive) dependencies, in the file's order.
+    pub dependencies: BTreeMap<ModuleName, Vec<ModuleName>>,
+    /// `modules.softdep`: targets are module names or aliases, as written.
+    pub soft: BTreeMap<ModuleName, Vec<(SoftKind, String)>>,
+    /// `modules.weakdep` (kmod 33 and later): targets as written.
+    pub weak: BTreeMap<ModuleName, Vec<String>>,
+    /// `modules.alias`: pattern and module, in the file's order.
+    pub aliases: Vec<(String, ModuleName)>,
+    /// `modules.builtin`: names of built-in modules.
+    pub builtin: BTreeSet<ModuleName>,
+    /// `alias=` of `modules.builtin.modinfo`: pattern and built-in module.
+    pub builtin_aliases: Vec<(String, ModuleName)>,
+    /// `firmware=` of `modules.builtin.modinfo`.
+    pub builtin_firmware: BTreeMap<ModuleName, Vec<FirmwarePath>>,
+    /// `modules.devname`: module and device node name.
+    pub devnames: Vec<(ModuleName, String)>,
+    /// `modules.order`: relative paths without the compression suffix (`kernel/.../x.ko`), in load order.
+    pub order: Vec<String>,
+    /// Files of the module directory itself (indexes, `vmlinuz`, links `build` and `source` excluded) by name.
+    pub index_files: BTreeSet<String>,
+}
+
+/// A file or link below a firmware directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareKind {
+    /// A regular file: bytes on disk.
+    File {
+        /// Bytes on disk.
+        bytes: u64,
+    },
+    /// A link to a file: every path on the way to the file, links first, the file last. All must be kept for the name to work.
+    Link {
+        /// The links that follow (link components of directories included) and the final file, as entries of the root.
+        chain: Vec<TreePath>,
+    },
+    /// A link to a directory.
+    DirectoryLink {
+        /// The directory, resolved.
+        target: TreePath,
+    },
+    /// A link to nothing, or a loop.
+    Dangling,
+}
+
+/// What the firmware directories hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Firmware {
+    /// The search directories that exist, resolved, in the kernel's order (`updates/RELEASE`, `updates`, `RELEASE`, plain).
+    pub directories: Vec<TreePath>,
+    /// Every file and link below them by its path in the root.
+    pub entries: BTreeMap<TreePath, FirmwareKind>,
+}
+
+/// Everything that selection asks of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// The kernel of the image.
+    pub kernel: Kernel,
+    /// The other kernels of the root, which do not go into the image.
+    pub other_kernels: Vec<Kernel>,
+    /// The chosen kernel's modules.
+    pub modules: Modules,
+    /// The root's firmware.
+    pub firmware: Firmware,
+}

@@ -1,0 +1,1 @@
+//! The initrd: a newc cpio archive of a tree, compressed.

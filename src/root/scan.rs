@@ -1,0 +1,1 @@
+//! A root directory becomes a tree.
