@@ -1,0 +1,1 @@
+//! `keys generate` and `keys show`.
