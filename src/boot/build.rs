@@ -40,7 +40,6 @@ pub enum BuildError {
 }
 
 /// What a UKI is made of. Empty byte strings are sections that are not there.
-#[derive(Debug)]
 pub struct UkiRequest<'a> {
     /// The stub.
     pub stub: &'a Stub,

@@ -15,6 +15,7 @@ use kairos_init::cancel::Cancel;
 use kairos_init::drivers::target::Hardware;
 use kairos_init::names::KernelRelease;
 use kairos_init::pipeline::{KeyFiles, SelectRequest};
+use kairos_init::root::initrd::Compression;
 
 /// A text file given on the command line (`@FILE`, a hardware target) is no larger than this.
 const MAX_TEXT: u64 = 4 << 20;
@@ -50,6 +51,12 @@ fn jobs(global: &GlobalArgs) -> usize {
         Some(jobs) => usize::from(jobs),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     }
+}
+
+/// `--compression`, with as many workers as there are jobs and memory for.
+fn compression(text: &str, jobs: usize) -> Result<Compression> {
+    let compression: Compression = text.parse().context("--compression")?;
+    Ok(compression.with_workers(u32::try_from(jobs).unwrap_or(u32::MAX)))
 }
 
 fn select_request(args: &SelectArgs) -> Result<SelectRequest> {

@@ -1,5 +1,6 @@
 //! The systemd stub: the EFI program that a UKI's sections are added to.
 
+use std::fmt;
 use std::io::Cursor;
 
 use super::UkiError;
@@ -11,12 +12,18 @@ pub const MAX_STUB: u64 = 16 << 20;
 pub(super) const DEBUG_ENTRY: usize = 28;
 
 /// A stub, taken apart so that headers and sections can be placed anew.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Stub {
     pub(super) pe: PeHeaders,
     /// The sections with their bytes in the file, in table order.
     pub(super) sections: Vec<(SectionHeader, Vec<u8>)>,
     version: Option<u32>,
+}
+
+impl fmt::Debug for Stub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stub({} sections, systemd {:?})", self.sections.len(), self.version)
+    }
 }
 
 impl Stub {
@@ -57,6 +64,9 @@ impl Stub {
         };
         if stub.content(".sbat").is_none() {
             return refuse("has no .sbat section: firmware with a shim would refuse it");
+        }
+        if !magic.windows(12).any(|window| window == b"systemd-stub") {
+            return refuse("is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, not the boot loader or an addon");
         }
         let version = version_of(magic);
         Ok(Self { version, ..stub })

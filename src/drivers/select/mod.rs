@@ -11,6 +11,7 @@ mod error;
 mod firmware;
 mod names;
 pub mod pattern;
+mod reason;
 
 use std::collections::BTreeMap;
 
