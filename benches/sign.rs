@@ -1,5 +1,7 @@
 //! How fast an image is hashed, summed and signed. `cargo bench --bench sign`
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may stop at its own mistakes")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Cursor;

@@ -1,7 +1,6 @@
-//! RSA keys and certificates: reading them, and the proof that a key and a certificate belong together.
+//! RSA keys: what signs, and reading private keys in PKCS#1 and PKCS#8, PEM and DER.
 //!
-//! Read are private keys in PKCS#1 and PKCS#8 and X.509 certificates, each in PEM or DER. Everything else (encrypted
-//! keys, elliptic curves, OpenSSH's format) is recognised only to say clearly what it is.
+//! Everything else (encrypted keys, elliptic curves, OpenSSH's format) is recognised only to say clearly what it is.
 
 use std::fmt;
 use std::fs::File;
@@ -9,10 +8,10 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use der::Decode;
 use der::asn1::{AnyRef, ObjectIdentifier};
-use der::{Decode, Encode};
 use rsa::pkcs1::{DecodeRsaPrivateKey, EncodeRsaPublicKey};
-use rsa::pkcs8::{DecodePublicKey, EncodePublicKey, LineEnding, PrivateKeyInfo};
+use rsa::pkcs8::{EncodePublicKey, LineEnding, PrivateKeyInfo};
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha2::{Digest, Sha256};
@@ -41,13 +40,13 @@ impl PublicKey {
     /// Checks the size and encodes the key. `name` is for messages.
     ///
     /// # Errors
-    /// [`SignError::KeySize`], or [`SignError::Encoding`].
+    /// [`SignError::KeySize`], or [`SignError::Damaged`] if it cannot be encoded.
     pub fn new(key: &RsaPublicKey, name: &str) -> Result<Self, SignError> {
         let bits = check_bits(key.n().bits(), name)?;
-        let encoding = |reason: String| SignError::Damaged { name: name.to_owned(), reason };
-        let pkcs1 = key.to_pkcs1_der().map_err(|error| encoding(error.to_string()))?;
-        let spki = key.to_public_key_der().map_err(|error| encoding(error.to_string()))?;
-        let pem = key.to_public_key_pem(LineEnding::LF).map_err(|error| encoding(error.to_string()))?;
+        let damaged = |reason: String| SignError::Damaged { name: name.to_owned(), reason };
+        let pkcs1 = key.to_pkcs1_der().map_err(|error| damaged(error.to_string()))?;
+        let spki = key.to_public_key_der().map_err(|error| damaged(error.to_string()))?;
+        let pem = key.to_public_key_pem(LineEnding::LF).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { bits, pkcs1: pkcs1.into_vec(), spki: spki.into_vec(), pem })
     }
 
@@ -235,17 +234,8 @@ pub fn load_key(path: &Path) -> Result<KeyFile, SignError> {
     Ok(KeyFile { signer, world_readable: mode & 0o004 != 0 })
 }
 
-/// Reads a certificate file; [`CertificateChain::parse`] says which.
-///
-/// # Errors
-/// [`SignError::Read`], [`SignError::TooLarge`], and what [`CertificateChain::parse`] gives.
-pub fn load_certificate(path: &Path) -> Result<CertificateChain, SignError> {
-    let (bytes, _) = read(path, "certificates")?;
-    CertificateChain::parse(&bytes, &path.display().to_string())
-}
-
 /// The file's bytes, at most [`FILE_LIMIT`], and its mode.
-fn read(path: &Path, wanted: &'static str) -> Result<(Zeroizing<Vec<u8>>, u32), SignError> {
+pub(super) fn read(path: &Path, wanted: &'static str) -> Result<(Zeroizing<Vec<u8>>, u32), SignError> {
     let fail = |source| SignError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
@@ -261,143 +251,8 @@ fn read(path: &Path, wanted: &'static str) -> Result<(Zeroizing<Vec<u8>>, u32), 
     }
 }
 
-/// The signer's certificate, and those that vouch for it if the file had more.
-#[derive(Debug, Clone)]
-pub struct CertificateChain {
-    name: String,
-    signer: Certificate,
-    public: PublicKey,
-    ders: Vec<Vec<u8>>,
-}
-
-impl CertificateChain {
-    /// Reads certificates: DER holds one, PEM any number, of which the first is the signer's and the others are
-    /// carried along in every signature. `name` is for messages.
-    ///
-    /// # Errors
-    /// [`SignError::Unexpected`], [`SignError::Algorithm`], [`SignError::KeySize`], [`SignError::Damaged`].
-    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, SignError> {
-        let ders = cut(bytes, name)?;
-        let mut certificates = Vec::with_capacity(ders.len());
-        for (index, der) in ders.iter().enumerate() {
-            certificates.push(Certificate::from_der(der).map_err(|error| SignError::Damaged {
-                name: name.to_owned(),
-                reason: format!("certificate {} is not X.509: {error}", index + 1),
-            })?);
-        }
-        let Some(signer) = certificates.into_iter().next() else {
-            return Err(not_a_certificate(name, "nothing (it is empty)".to_owned()));
-        };
-        let spki = &signer.tbs_certificate.subject_public_key_info;
-        check_rsa(spki.algorithm.oid, name)?;
-        let damaged = |reason: String| SignError::Damaged { name: name.to_owned(), reason };
-        if let Some(raw) = spki.subject_public_key.as_bytes() {
-            let key = rsa::pkcs1::RsaPublicKey::from_der(raw).map_err(|error| damaged(error.to_string()))?;
-            check_bits(bits(key.modulus.as_bytes()), name)?;
-        }
-        let spki = spki.to_der().map_err(|error| damaged(error.to_string()))?;
-        let key = RsaPublicKey::from_public_key_der(&spki).map_err(|error| damaged(error.to_string()))?;
-        Ok(Self { name: name.to_owned(), public: PublicKey::new(&key, name)?, signer, ders })
-    }
-
-    /// What the user calls it: a path as a rule.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The signer's certificate.
-    #[must_use]
-    pub fn signer(&self) -> &Certificate {
-        &self.signer
-    }
-
-    /// The public key in the signer's certificate.
-    #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
-        &self.public
-    }
-
-    /// All certificates as they were read, DER, the signer's first.
-    pub fn ders(&self) -> impl Iterator<Item = &[u8]> {
-        self.ders.iter().map(Vec::as_slice)
-    }
-}
-
-/// Cuts the input into certificates.
-fn cut(bytes: &[u8], name: &str) -> Result<Vec<Vec<u8>>, SignError> {
-    if bytes.is_empty() {
-        return Err(not_a_certificate(name, "nothing (it is empty)".to_owned()));
-    }
-    if !pem::is_pem(bytes) {
-        return match Certificate::from_der(bytes) {
-            Ok(_) => Ok(vec![bytes.to_vec()]),
-            Err(_) if PrivateKeyInfo::from_der(bytes).is_ok() => Err(not_a_certificate(name, describe("PRIVATE KEY"))),
-            Err(_) if rsa::pkcs1::RsaPrivateKey::from_der(bytes).is_ok() => {
-                Err(not_a_certificate(name, describe("PRIVATE KEY")))
-            }
-            Err(_) => Err(not_a_certificate(name, "neither PEM nor DER that is known here".to_owned())),
-        };
-    }
-    let blocks = pem::blocks(bytes);
-    let mut ders = Vec::new();
-    for block in blocks.iter().filter(|block| matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE")) {
-        match &block.contents {
-            Ok(der) => ders.push(der.to_vec()),
-            Err(reason) => return Err(SignError::Damaged { name: name.to_owned(), reason: reason.clone() }),
-        }
-    }
-    if ders.is_empty() {
-        let found = blocks.first().map_or_else(|| "no PEM block".to_owned(), |block| describe(&block.label));
-        return Err(not_a_certificate(name, found));
-    }
-    Ok(ders)
-}
-
-/// A key and the certificate that was made for it. That this value exists proves that they belong together.
-pub struct Identity {
-    signer: Box<dyn Signer>,
-    chain: CertificateChain,
-}
-
-impl Identity {
-    /// Puts the two together.
-    ///
-    /// # Errors
-    /// [`SignError::Mismatch`] if their public keys differ.
-    pub fn new(signer: Box<dyn Signer>, chain: CertificateChain) -> Result<Self, SignError> {
-        if signer.public_key() != chain.public_key() {
-            return Err(SignError::Mismatch {
-                key: signer.name().to_owned(),
-                certificate: chain.name.clone(),
-                key_sha256: hex::encode(signer.public_key().fingerprint()),
-                certificate_sha256: hex::encode(chain.public_key().fingerprint()),
-            });
-        }
-        Ok(Self { signer, chain })
-    }
-
-    /// The key.
-    #[must_use]
-    pub fn signer(&self) -> &dyn Signer {
-        self.signer.as_ref()
-    }
-
-    /// The certificates.
-    #[must_use]
-    pub fn chain(&self) -> &CertificateChain {
-        &self.chain
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("key", &self.signer.name()).field("certificate", &self.chain.name).finish()
-    }
-}
-
 /// Length of a big-endian number, bits.
-fn bits(number: &[u8]) -> usize {
+pub(super) fn bits(number: &[u8]) -> usize {
     match number.iter().position(|byte| *byte != 0) {
         None => 0,
         Some(start) => {
@@ -407,11 +262,11 @@ fn bits(number: &[u8]) -> usize {
     }
 }
 
-fn check_bits(bits: usize, name: &str) -> Result<usize, SignError> {
+pub(super) fn check_bits(bits: usize, name: &str) -> Result<usize, SignError> {
     if BITS.contains(&bits) { Ok(bits) } else { Err(SignError::KeySize { name: name.to_owned(), bits }) }
 }
 
-fn check_rsa(oid: ObjectIdentifier, name: &str) -> Result<(), SignError> {
+pub(super) fn check_rsa(oid: ObjectIdentifier, name: &str) -> Result<(), SignError> {
     if oid == rsa::pkcs1::ALGORITHM_OID {
         return Ok(());
     }
@@ -438,17 +293,8 @@ fn not_a_key(name: &str, found: String) -> SignError {
     }
 }
 
-fn not_a_certificate(name: &str, found: String) -> SignError {
-    SignError::Unexpected {
-        name: name.to_owned(),
-        wanted: "a certificate",
-        found,
-        advice: "give an X.509 certificate in PEM or DER",
-    }
-}
-
 /// The label of a PEM block in words.
-fn describe(label: &str) -> String {
+pub(super) fn describe(label: &str) -> String {
     match label {
         "CERTIFICATE" | "X509 CERTIFICATE" => "a certificate".to_owned(),
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => "a certificate request".to_owned(),

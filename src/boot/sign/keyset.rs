@@ -133,3 +133,16 @@ fn write_temporary(folder: &Path, contents: &[u8], public: bool) -> std::io::Res
     file.as_file().sync_all()?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_taken_at_the_last_moment_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let twice = [("a", true), ("b", false), ("a", true)].map(|(name, public)| (name.to_owned(), &b"x"[..], public));
+        assert!(matches!(write_all(folder.path(), &twice).unwrap_err(), SignError::Exists { .. }));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

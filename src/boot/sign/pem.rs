@@ -36,7 +36,7 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
             // Headers (RFC 1421) have a colon, which base64 has not.
             if line.contains(&b':') {
                 encrypted |= line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
-            } else if !line.starts_with(b"DEK-Info") {
+            } else {
                 text.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
             }
         }
