@@ -4,9 +4,9 @@
 
 use const_oid::AssociatedOid;
 use const_oid::db::{rfc4519, rfc5912};
-use der::asn1::{Any, BitString, GeneralizedTime, OctetString, SetOfVec, UtcTime, Utf8StringRef};
+use der::asn1::{Any, BitString, OctetString, SetOfVec, Utf8StringRef};
 use der::pem::LineEnding;
-use der::{DateTime, Decode, Encode};
+use der::{Decode, Encode};
 use rand_core::CryptoRngCore;
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::EncodePrivateKey;
@@ -19,10 +19,10 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectKeyIdentifier};
 use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::serial_number::SerialNumber;
-use x509_cert::time::{Time, Validity};
+use x509_cert::time::Validity;
 use zeroize::Zeroizing;
 
-use super::pkcs7::algorithm;
+use super::asn1::{algorithm, time};
 use super::{PublicKey, RsaSigner, SignError, Signer};
 
 /// Length of a new key.
@@ -163,15 +163,6 @@ fn validity(wanted: &CertificateRequest) -> Result<Validity, SignError> {
             wanted.days, wanted.not_before
         ))),
     }
-}
-
-/// RFC 5280, 4.1.2.5: two digits for the year until 2049, four from then on.
-pub(super) fn time(seconds: u64) -> der::Result<Time> {
-    let date = DateTime::from_unix_duration(std::time::Duration::from_secs(seconds))?;
-    Ok(match UtcTime::from_date_time(date) {
-        Ok(time) => Time::UtcTime(time),
-        Err(_) => Time::GeneralTime(GeneralizedTime::from_date_time(date)),
-    })
 }
 
 fn certificate(subject: Name, validity: Validity, serial: &[u8], signer: &RsaSigner) -> Result<Vec<u8>, SignError> {

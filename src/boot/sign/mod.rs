@@ -14,6 +14,7 @@
 //! Left out: Secure Boot variables (`.esl`, `.auth`), verification, keys that live outside of this program (they will
 //! implement [`Signer`]). Only RSA: firmware that knows elliptic curves is rare, and the PCR policies of systemd are RSA.
 
+mod asn1;
 pub mod authenticode;
 pub mod certificate;
 mod error;

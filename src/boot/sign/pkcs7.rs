@@ -9,13 +9,13 @@ use cms::cert::IssuerAndSerialNumber;
 use cms::content_info::CmsVersion;
 use cms::signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo};
 use const_oid::db::{rfc5911, rfc5912};
-use der::asn1::{Any, BitString, Null, ObjectIdentifier, OctetString, SetOfVec};
+use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, SetOfVec};
 use der::{Decode, Encode, Sequence, Tag, TagNumber};
 use sha2::{Digest, Sha256};
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::attr::Attribute;
 
-use super::generate::time;
+use super::asn1::{algorithm, time};
 use super::{Identity, SignError};
 
 /// `SPC_INDIRECT_DATA_OBJID`.
@@ -98,11 +98,6 @@ fn signed_attributes(content: &Any, signing_time: Option<u64>) -> der::Result<Se
 
 fn attribute(oid: ObjectIdentifier, value: Any) -> der::Result<Attribute> {
     Ok(Attribute { oid, values: SetOfVec::try_from([value])? })
-}
-
-/// The algorithm with the NULL parameters that OpenSSL writes and verifiers expect.
-pub(super) fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
-    AlgorithmIdentifierOwned { oid, parameters: Some(Any::from(Null)) }
 }
 
 const fn context(number: TagNumber, constructed: bool) -> Tag {
