@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`keys`] | [`Signer`], RSA keys and certificates read from PEM and DER, [`Identity`]: a key with its certificate |
+//! | [`keys`] | [`Signer`], and RSA keys read from PEM and DER |
+//! | [`certificate`] | certificates; [`Identity`]: a key with the certificate that was made for it |
 //! | [`policy`] | TPM2 policies over PCR 11 and the `.pcrsig` section that signs them |
 //! | [`pe`] | where a PE file's signature belongs, its Authenticode digest and its checksum |
 //! | [`pkcs7`] | the signature itself: a PKCS#7 `SignedData` over that digest |
@@ -13,7 +14,9 @@
 //! Left out: Secure Boot variables (`.esl`, `.auth`), verification, keys that live outside of this program (they will
 //! implement [`Signer`]). Only RSA: firmware that knows elliptic curves is rare, and the PCR policies of systemd are RSA.
 
+mod asn1;
 pub mod authenticode;
+pub mod certificate;
 mod error;
 pub mod generate;
 pub mod keys;
@@ -23,5 +26,6 @@ mod pem;
 pub mod pkcs7;
 pub mod policy;
 
+pub use certificate::{CertificateChain, Identity};
 pub use error::SignError;
-pub use keys::{CertificateChain, Identity, PublicKey, RsaSigner, Signer};
+pub use keys::{PublicKey, RsaSigner, Signer};
