@@ -1,0 +1,3 @@
+//! Whole rooms against real programs and real data.
+
+mod inventory;
