@@ -1,3 +1,4 @@
-//! Integration tests: one binary.
+//! Whole rooms against real programs and real data.
 
+mod inventory;
 mod select;
