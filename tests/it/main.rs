@@ -2,5 +2,8 @@
 
 mod architecture;
 mod initrd;
+mod inventory;
 mod roots;
+mod select;
+mod sign;
 mod uki;

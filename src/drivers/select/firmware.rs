@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::drivers::inventory::{Firmware, FirmwareKind, Inventory, Module};
-use crate::drivers::target::glob::Glob;
+use crate::drivers::inventory::{Firmware, FirmwareKind, Found, Inventory, Module};
 use crate::drivers::target::{Matcher, Target};
 use crate::names::{FirmwarePath, ModuleName, TreePath};
 
 use super::error::SelectError;
-use super::pattern::Matched;
+use super::pattern::{Matched, Pattern};
 use super::{Edge, FirmwareOf, Item, Link, Reason, names};
 
 /// Directories whose files are microcode: loaded from the `.ucode` section, before there is a file system
@@ -29,8 +28,8 @@ struct Keeper<'a> {
     firmware: &'a Firmware,
     drop: &'a Matched<'a>,
     kept: BTreeMap<TreePath, Link>,
-    /// Names that are kept and the entry that has each.
-    names: BTreeMap<String, TreePath>,
+    /// Entries that are never loaded, and the one that is loaded instead.
+    shadowed: BTreeMap<TreePath, TreePath>,
     missing: BTreeMap<FirmwarePath, Vec<ModuleName>>,
 }
 
@@ -49,7 +48,7 @@ pub(super) fn decide(
         firmware: &inventory.firmware,
         drop,
         kept: BTreeMap::new(),
-        names: BTreeMap::new(),
+        shadowed: BTreeMap::new(),
         missing: BTreeMap::new(),
     };
     let mut warnings = Vec::new();
@@ -89,8 +88,9 @@ pub(super) fn decide(
         let builtin = || family.drivers.iter().find(|driver| inventory.modules.builtin.contains(*driver));
         let Some(from) = driver.or_else(|| builtin().map(|driver| format!("built-in {driver}"))) else { continue };
         for glob in &family.files {
-            for (name, way) in names::find_all(&inventory.firmware, glob) {
-                keeper.keep_way(&name, &way, &from, Edge::Curated, &source);
+            let Ok(name) = FirmwarePath::new(glob.as_str()) else { continue };
+            for found in inventory.firmware.lookup(&name) {
+                keeper.keep_found(found, &from, Edge::Curated, &source);
             }
         }
     }
@@ -101,67 +101,79 @@ pub(super) fn decide(
 impl Keeper<'_> {
     /// A name or pattern that `module` declares.
     fn declared(&mut self, from: &str, module: &ModuleName, name: &FirmwarePath, source: &str) {
-        let found = match Glob::path(name.as_str()) {
-            Ok(glob) if name.is_glob() => names::find_all(self.firmware, &glob),
-            _ => names::find(self.firmware, name.as_str()).map(|way| (name.to_string(), way)).into_iter().collect(),
-        };
+        let found = self.firmware.lookup(name);
         if found.is_empty() {
             let asking = self.missing.entry(name.clone()).or_default();
             if !asking.contains(module) {
                 asking.push(module.clone());
             }
         }
-        for (name, way) in found {
-            self.keep_way(&name, &way, from, Edge::Firmware, source);
+        for found in found {
+            self.keep_found(found, from, Edge::Firmware, source);
         }
     }
 
-    fn keep_way(&mut self, name: &str, way: &names::Way, from: &str, edge: Edge, source: &str) {
-        for path in way {
-            self.keep(path, from, edge, source);
+    /// Keeps what one name needs: the entry that has it, and every link on the way.
+    fn keep_found(&mut self, found: Found, from: &str, edge: Edge, source: &str) {
+        if found.keep.iter().any(|path| self.drop.firmware.contains_key(path)) {
+            return;
         }
-        if let Some(path) = way.last() {
-            self.names.entry(name.to_owned()).or_insert_with(|| path.clone());
+        self.keep(&found.path, from, edge, source);
+        for path in &found.keep {
+            if self.firmware.entries.contains_key(path) && !self.kept.contains_key(path) {
+                let (from, to) = (found.path.to_string(), path.to_string());
+                let link = Link { from, edge: Edge::Firmware, to, source: "a link on the way".to_owned() };
+                self.kept.insert(path.clone(), link);
+            }
+        }
+        for path in found.shadowed {
+            self.shadowed.entry(path).or_insert_with(|| found.path.clone());
         }
     }
 
     /// Keeps an entry, and what its link leads to.
     fn keep(&mut self, path: &TreePath, from: &str, edge: Edge, source: &str) {
-        if self.drop.firmware.contains_key(path) || self.kept.contains_key(path) {
+        let chain = match self.firmware.entries.get(path) {
+            Some(FirmwareKind::Link { chain }) => chain.as_slice(),
+            _ => &[],
+        };
+        // A link whose end is dropped would be left dangling: it goes too.
+        if self.kept.contains_key(path) || chain.iter().chain([path]).any(|p| self.drop.firmware.contains_key(p)) {
             return;
         }
         let link = Link { from: from.to_owned(), edge, to: path.to_string(), source: source.to_owned() };
         self.kept.insert(path.clone(), link);
-        if let Some(FirmwareKind::Link { chain }) = self.firmware.entries.get(path) {
-            let mut from = path.to_string();
-            for next in chain {
-                // What lies outside of the firmware directories is not ours to drop.
-                if self.firmware.entries.contains_key(next) && !self.kept.contains_key(next) {
-                    let link = Link { from, edge: Edge::Firmware, to: next.to_string(), source: "a link".to_owned() };
-                    self.kept.insert(next.clone(), link);
-                }
-                from = next.to_string();
+        let mut from = path.to_string();
+        for next in chain {
+            // What lies outside of the firmware directories is not ours to drop.
+            if self.firmware.entries.contains_key(next) && !self.kept.contains_key(next) {
+                let link = Link { from, edge: Edge::Firmware, to: next.to_string(), source: "a link".to_owned() };
+                self.kept.insert(next.clone(), link);
             }
+            from = next.to_string();
         }
     }
 
-    fn items(&mut self) -> BTreeMap<TreePath, Item> {
+    /// The pattern that takes away an entry, or what its link leads to.
+    fn dropped(&self, path: &TreePath, kind: &FirmwareKind) -> Option<&Pattern> {
+        let chain = if let FirmwareKind::Link { chain } = kind { chain.as_slice() } else { &[] };
+        [path].into_iter().chain(chain).find_map(|path| self.drop.firmware.get(path).copied())
+    }
+
+    fn items(&self) -> BTreeMap<TreePath, Item> {
         let mut items = BTreeMap::new();
         for (path, kind) in &self.firmware.entries {
             let bytes = if let FirmwareKind::File { bytes } = kind { *bytes } else { 0 };
             let is_microcode = names::of(self.firmware, path).any(|name| MICROCODE.iter().any(|m| name.starts_with(m)));
-            let shadowed_by = || {
-                names::of(self.firmware, path).find_map(|name| self.names.get(name)).filter(|other| *other != path)
-            };
             let reason = if let Some(link) = self.kept.get(path) {
                 Reason::Kept(link.clone())
-            } else if let Some(pattern) = self.drop.firmware.get(path) {
+            } else if let Some(pattern) = self.dropped(path, kind) {
                 Reason::Dropped(pattern.as_str().to_owned())
             } else if is_microcode {
                 Reason::InUcode
             } else if matches!(kind, FirmwareKind::Dangling) {
                 Reason::Dangling
-            } else if let Some(other) = shadowed_by() {
+            } else if let Some(other) = self.shadowed.get(path) {
                 Reason::Shadowed(other.clone())
             } else {
                 Reason::NoDriver
