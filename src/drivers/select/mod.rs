@@ -168,6 +168,21 @@ pub fn select(
     })
 }
 
+impl Selection {
+    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel.
+    pub fn keep_microcode(&mut self, stub: &str) {
+        for item in self.firmware.values_mut().filter(|item| item.reason == Reason::InUcode) {
+            item.kept = true;
+            item.reason = Reason::Kept(Link {
+                from: stub.to_owned(),
+                edge: Edge::Curated,
+                to: item.path.to_string(),
+                source: "the stub's version".to_owned(),
+            });
+        }
+    }
+}
+
 /// The path that rules see: below the module directory, without the suffix of a compressed form.
 fn module_path(module: &Module) -> &str {
     let path = module.relative.as_str();
