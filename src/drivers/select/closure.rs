@@ -229,8 +229,12 @@ impl<'a> Graph<'a> {
                 if let Some((name, _)) = self.inventory.modules.by_name.get_key_value(wanted)
                     && !self.is_dropped(from, name, &source, closure)
                 {
-                    let link =
-                        Link { from: from.to_owned(), edge: Edge::Curated, to: name.to_string(), source: source.clone() };
+                    let link = Link {
+                        from: from.to_owned(),
+                        edge: Edge::Curated,
+                        to: name.to_string(),
+                        source: source.clone(),
+                    };
                     visit(name, link, &mut closure.kept, queue);
                 }
             }
