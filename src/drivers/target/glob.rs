@@ -78,6 +78,12 @@ impl Glob {
         &self.text
     }
 
+    /// What stands before the first wildcard: every path or name that matches starts with it (an alias but for `-` and `_`).
+    #[must_use]
+    pub fn literal(&self) -> &str {
+        self.text.get(..self.literal).unwrap_or_default()
+    }
+
     /// Whether the pattern is plain text, which only itself matches.
     #[must_use]
     pub fn is_literal(&self) -> bool {
