@@ -1,5 +1,7 @@
 //! Selection on a real root's metadata: Debian's kernel and firmware, as `tests/run.sh` makes them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
