@@ -29,9 +29,28 @@ const ALWAYS: [&[u8]; 4] = [b"license", b"depends", b"name", b"vermagic"];
 /// The keys that anyone reads (`include/linux/module.h`, `scripts/mod/modpost.c`). A first string whose key only *ends* in
 /// one of these may be glued to bytes of the section before it.
 const KNOWN: [&[u8]; 22] = [
-    b"alias", b"author", b"depends", b"description", b"file", b"firmware", b"import_ns", b"intree", b"license", b"livepatch",
-    b"name", b"parm", b"parmtype", b"retpoline", b"scmversion", b"softdep", b"srcversion", b"staging", b"supported",
-    b"vermagic", b"version", b"weakdep",
+    b"alias",
+    b"author",
+    b"depends",
+    b"description",
+    b"file",
+    b"firmware",
+    b"import_ns",
+    b"intree",
+    b"license",
+    b"livepatch",
+    b"name",
+    b"parm",
+    b"parmtype",
+    b"retpoline",
+    b"scmversion",
+    b"softdep",
+    b"srcversion",
+    b"staging",
+    b"supported",
+    b"vermagic",
+    b"version",
+    b"weakdep",
 ];
 
 /// The `key=value` strings of a module, in the file's order.
