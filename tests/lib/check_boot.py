@@ -45,7 +45,7 @@ def measured(guest, predicted):
     answers = {words[1]: words[2] for words in lines if words[0] == "extend" and len(words) == 3}
     want = json.loads(Path(predicted).read_text())["11"]
     for bank in BANKS:
-        by_path = {entry["phase"]: entry["hash"].lower() for entry in want.get(bank, [])}
+        by_path = {entry.get("phase", ""): entry["hash"].lower() for entry in want.get(bank, [])}
         path = ""
         for word in ["before"] + PHASES:
             if word != "before":

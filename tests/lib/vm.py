@@ -235,7 +235,7 @@ def main():
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-machine", "q35,smm=on,usb=off", "-m", str(options.memory), "-smp", "2",
                "-accel", "tcg,thread=multi" if accelerator == "tcg" else accelerator,
-               "-cpu", "qemu64" if accelerator == "tcg" else "host",
+               "-cpu", "qemu64",
                "-global", "driver=cfi.pflash01,property=secure,value=on",
                "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
                "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
