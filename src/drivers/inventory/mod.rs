@@ -2,10 +2,30 @@
 //!
 //! Reading is cheap: the text indexes and the directories. A module's own `.modinfo` (its firmware above all) is read
 //! on demand, since decompressing is where the time goes: see [`modinfo`].
+//!
+//! This file has the types; [`load`] fills them. Nothing here decides what stays.
+
+mod decompress;
+mod elf;
+mod error;
+pub mod firmware;
+pub mod indexes;
+mod kernels;
+mod load;
+mod microcode;
+pub mod modinfo;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
+
+pub use error::{InventoryError, ModuleFileError};
+pub use firmware::Found;
+pub use indexes::LineError;
+pub use kernels::kernels;
+pub use load::load;
+pub use microcode::{Microcode, microcode};
+pub use modinfo::{ModInfo, firmware_of, read_modinfo};
 
 /// A kernel in the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +51,26 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// By the suffix of a name, and the name without it.
+    #[must_use]
+    pub fn of(name: &[u8]) -> (Self, &[u8]) {
+        for (suffix, compression) in [(&b".gz"[..], Self::Gzip), (b".xz", Self::Xz), (b".zst", Self::Zstd)] {
+            if let Some(plain) = name.strip_suffix(suffix) {
+                return (compression, plain);
+            }
+        }
+        (Self::None, name)
+    }
+}
+
 /// A module file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
     /// Its name.
     pub name: ModuleName,
-    /// Where the file is in the root, resolved.
+    /// Where the file is in the root, resolved. Where the index names a link (`weak-updates/`), this is the link's target;
+    /// the link itself is `relative` below the module directory, and both must be kept.
     pub path: TreePath,
     /// The path below the module directory as the indexes have it: `kernel/drivers/nvme/host/nvme.ko.xz`.
     pub relative: String,
@@ -80,6 +114,9 @@ pub struct Modules {
     pub devnames: Vec<(ModuleName, String)>,
     /// `modules.order`: relative paths without the compression suffix (`kernel/.../x.ko`), in load order.
     pub order: Vec<String>,
+    /// Module files that `modules.dep` does not list since another file of the same name wins (`updates/` before
+    /// `kernel/`): never loaded.
+    pub shadowed: Vec<TreePath>,
     /// Files of the module directory itself (indexes, `vmlinuz`, links `build` and `source` excluded) by name.
     pub index_files: BTreeSet<String>,
 }
@@ -92,15 +129,18 @@ pub enum FirmwareKind {
         /// Bytes on disk.
         bytes: u64,
     },
-    /// A link to a file: every path on the way to the file, links first, the file last. All must be kept for the name to work.
+    /// A link to a file. All of the chain must be kept for the name to work.
     Link {
-        /// The links that follow (link components of directories included) and the final file, as entries of the root.
+        /// The links behind this one (those in the middle of a path included) and last the final file, all resolved; without
+        /// this entry itself.
         chain: Vec<TreePath>,
     },
     /// A link to a directory.
     DirectoryLink {
         /// The directory, resolved.
         target: TreePath,
+        /// Further links on the way to it, resolved: they must be kept too.
+        links: Vec<TreePath>,
     },
     /// A link to nothing, or a loop.
     Dangling,
@@ -111,7 +151,10 @@ pub enum FirmwareKind {
 pub struct Firmware {
     /// The search directories that exist, resolved, in the kernel's order (`updates/RELEASE`, `updates`, `RELEASE`, plain).
     pub directories: Vec<TreePath>,
-    /// Every file and link below them by its path in the root.
+    /// Links that must be kept for a search directory to be found at all (`updates` -> elsewhere); mostly empty.
+    pub directory_links: BTreeSet<TreePath>,
+    /// Every file and link below them by its path in the root. A file *outside* of them that a directory link leads to
+    /// stands under its name through that link, as a [`FirmwareKind::Link`]: there is nothing to drop at that path.
     pub entries: BTreeMap<TreePath, FirmwareKind>,
 }
 

@@ -1,0 +1,42 @@
+//! Plain bytes of a module or firmware file, whatever its compression. Memory is bounded by the decoders' windows; how
+//! many bytes come out is the caller's to bound.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+use super::{Compression, ModuleFileError};
+
+/// Memory that an xz decoder may take. The kernel build uses a dictionary of 1 MiB, `xz -9` needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
+/// Largest zstd window, as a power of two: 128 MiB, what `zstd -d` takes without being asked.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// Bytes read from a file at once. Half of all modules are smaller.
+const INPUT_BUFFER: usize = 16 << 10;
+
+/// A module's or firmware file's plain bytes.
+pub(super) fn reader(file: File, compression: Compression) -> std::io::Result<Box<dyn Read>> {
+    let input = BufReader::with_capacity(INPUT_BUFFER, file);
+    Ok(match compression {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Xz => {
+            let stream = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+            Box::new(xz2::bufread::XzDecoder::new_stream(input, stream))
+        }
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// Appends what is left of `reader`, so that `out` holds at most `limit` bytes.
+///
+/// # Errors
+/// The reader's; more than `limit` bytes.
+pub(super) fn read_rest(reader: &mut dyn Read, out: &mut Vec<u8>, limit: u64) -> Result<(), ModuleFileError> {
+    let room = limit.saturating_sub(out.len() as u64);
+    let read = reader.take(room.saturating_add(1)).read_to_end(out)?;
+    if read as u64 > room { Err(ModuleFileError::TooLarge { limit }) } else { Ok(()) }
+}

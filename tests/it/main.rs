@@ -1,0 +1,9 @@
+//! Integration tests, one binary: each file is a subject.
+
+mod architecture;
+mod initrd;
+mod inventory;
+mod roots;
+mod select;
+mod sign;
+mod uki;
