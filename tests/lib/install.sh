@@ -1,9 +1,10 @@
 # Installs packages that are missing. Sourced after common.sh.
 # shellcheck shell=bash
 
-quickstart_packages="mmdebstrap debian-archive-keyring gcc libc6-dev file zstd cpio"
-boot_packages="qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv"
-oracle_packages="sbsigntool osslsigncode binutils cpio zstd kmod openssl shellcheck time"
+quickstart_packages=(mmdebstrap debian-archive-keyring gcc libc6-dev file python3)
+boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv)
+oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
+test_packages=(kmod openssl systemd-boot-efi shellcheck time)
 
 # install_packages PACKAGE...: only what is missing is installed, and only then are the package lists fetched.
 install_packages() {
@@ -28,7 +29,8 @@ install_virt_fw_vars() {
     [ -e "$cache/venv.stamp" ] && return 0
     step "installing virt-firmware in $cache/venv"
     rm -rf "$cache/venv"
-    python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q --disable-pip-version-check virt-firmware ||
+    if ! { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q --disable-pip-version-check virt-firmware; }; then
         die "virt-firmware could not be installed with pip in $cache/venv"
+    fi
     touch "$cache/venv.stamp"
 }

@@ -2,7 +2,7 @@
 """Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
 
     vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many] [--memory MiB] [--timeout S]
-          [--until REGEX] [--refused REGEX] [--show]
+          [--until REGEX] [--fail REGEX] [--show] [--virt-fw-vars PROGRAM]
 
 --keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
 --tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
@@ -28,7 +28,7 @@ from pathlib import Path
 OWNER = "5b7d4a0e-6f0c-4d5e-9f27-1d7c5a3c9b11"  # of the enrolled keys: any GUID does
 MIB = 1 << 20
 
-# (option of -device, option of -drive or None). "@" is replaced by a bus with a free slot. No option ROM (romfile=):
+# (option of -device, with a disk?). "bus=@" is replaced by a bus with a free slot. No option ROM (romfile=):
 # the firmware would spend minutes in them.
 MANY = [
     ("nvme,bus=@,serial=nvme1,drive={disk}", True),
@@ -214,7 +214,7 @@ def wait(process, console, options):
             return None
         if ended:
             if process.returncode:
-                return f"QEMU ended with {process.returncode}"
+                return f"QEMU ended with {process.returncode} ({console.with_name('qemu.log').read_text()[-300:].strip()})"
             return f"the machine ended before its console matched {options.until!r}" if until else None
         if time.monotonic() > deadline:
             return f"no end after {options.timeout:.0f} s"
@@ -235,7 +235,7 @@ def main():
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-machine", "q35,smm=on,usb=off", "-m", str(options.memory), "-smp", "2",
                "-accel", "tcg,thread=multi" if accelerator == "tcg" else accelerator,
-               "-cpu", "qemu64" if accelerator == "tcg" else "host",
+               "-cpu", "qemu64",
                "-global", "driver=cfi.pflash01,property=secure,value=on",
                "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
                "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
@@ -251,7 +251,8 @@ def main():
         command += many_devices(work)
     (work / "command.txt").write_text(" ".join(command) + "\n")
     started = time.monotonic()
-    machine = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with open(work / "qemu.log", "wb") as log:
+        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         failure = wait(machine, work / "console.log", options)
     finally:
