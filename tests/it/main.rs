@@ -1,3 +1,4 @@
 //! Whole rooms against real programs and real data.
 
+mod depmod;
 mod inventory;
