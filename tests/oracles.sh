@@ -142,10 +142,12 @@ pcrs() {
         options+=(--bank=sha1 --bank=sha256 --bank=sha384 --bank=sha512)
         tools /usr/lib/systemd/systemd-measure calculate --json=short "${options[@]}" --phase= --phase=enter-initrd \
             --phase=enter-initrd:leave-initrd --phase=enter-initrd:leave-initrd:sysinit \
-            --phase=enter-initrd:leave-initrd:sysinit:ready >"$scratch/measure.json"
+            --phase=enter-initrd:leave-initrd:sysinit:ready >"$scratch/measure.json" ||
+            bad "systemd-measure calculate failed on $name"
         cp "$test_keys/tpm2-pcr-private.pem" "$test_keys/tpm2-pcr-public.pem" "$scratch/"
         tools /usr/lib/systemd/systemd-measure sign "${options[@]}" --private-key=/scratch/tpm2-pcr-private.pem \
-            --public-key=/scratch/tpm2-pcr-public.pem >"$scratch/sign.json" 2>/dev/null
+            --public-key=/scratch/tpm2-pcr-public.pem >"$scratch/sign.json" 2>"$scratch/sign.err" ||
+            bad "systemd-measure sign failed on $name: $(tail -n 1 "$scratch/sign.err")"
         "$binary" uki measure --json "$file" >"$scratch/ours.json" || bad "uki measure failed on $name"
         if python3 "$here/lib/check_uki.py" measure "$scratch/measure.json" "$scratch/ours.json"; then
             good "systemd-measure and uki measure predict the same for $name: four banks, five phase paths"
@@ -191,8 +193,8 @@ modules() {
     local kernel
     kernel=$(kernel_release "$cache/boot")
     step "depmod and modprobe on the unpacked initrd"
-    tools depmod -b /scratch/initrd -o /scratch/depmod "$kernel" 2>&1 | tee "$scratch/depmod.log"
-    if [ -s "$scratch/depmod.log" ]; then bad "depmod complains"; else good "depmod has nothing to complain of"; fi
+    tools depmod -b /scratch/initrd -o /scratch/depmod "$kernel" >"$scratch/depmod.log" 2>&1 || bad "depmod failed"
+    if [ -s "$scratch/depmod.log" ]; then bad "depmod complains: $(head -n 1 "$scratch/depmod.log")"; else good "depmod has nothing to complain of"; fi
     # shellcheck disable=SC2016 # expanded by the inner shell
     tools sh -c 'cd /scratch/initrd/usr/lib/modules/"$1" && find . -name "*.ko*" | sed "s|.*/||; s|\.ko.*||" | sort |
         while read -r name; do

@@ -47,43 +47,42 @@ bootstrap() {
         ${mirror:+"$mirror"}
 }
 
-fill_base() (
-    set -e
-    dir=$1
-    bootstrap "$dir" main,non-free-firmware \
-        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi
+# The chains of && matter: `set -e` does nothing in a function whose result is tested.
+fill_base() {
+    local dir=$1 firmware
     # Two firmware packages ask about their licence.
-    as_root chroot "$dir" debconf-set-selections <<'ANSWERS'
+    # All of non-free-firmware but: raspi-firmware (writes to /boot), live-task-* (no firmware), dahdi (build scripts),
+    # firmware-nvidia-gsp (conflicts with the Tesla one).
+    bootstrap "$dir" main,non-free-firmware \
+        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi &&
+        as_root chroot "$dir" debconf-set-selections <<'ANSWERS' &&
 firmware-ipw2x00 firmware-ipw2x00/license/accepted boolean true
 firmware-ivtv firmware-ivtv/license/accepted boolean true
 ANSWERS
-    # All of non-free-firmware but: raspi-firmware (writes to /boot), live-task-* (no firmware), dahdi (build scripts),
-    # firmware-nvidia-gsp (conflicts with the Tesla one).
-    mapfile -t firmware < <(
-        cat "$dir"/var/lib/apt/lists/*non-free-firmware*Packages |
-            awk '/^Package:/ { name = $2 } /^Section: non-free-firmware/ { print name }' |
-            grep -vE '^(raspi-firmware|live-task|firmware-nvidia-gsp|dahdi)' | sort -u
-    )
-    [ ${#firmware[@]} -gt 20 ]
-    as_root chroot "$dir" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-        "${firmware[@]}" firmware-linux-free firmware-ath9k-htc firmware-carl9170
-    as_root chroot "$dir" apt-get clean
-    as_root find "$dir/var/lib/apt/lists" -mindepth 1 -delete
-)
+        mapfile -t firmware < <(
+            cat "$dir"/var/lib/apt/lists/*non-free-firmware*Packages |
+                awk '/^Package:/ { name = $2 } /^Section: non-free-firmware/ { print name }' |
+                grep -vE '^(raspi-firmware|live-task|firmware-nvidia-gsp|dahdi)' | sort -u
+        ) &&
+        [ ${#firmware[@]} -gt 20 ] &&
+        as_root chroot "$dir" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+            "${firmware[@]}" firmware-linux-free firmware-ath9k-htc firmware-carl9170 &&
+        as_root chroot "$dir" apt-get clean &&
+        as_root find "$dir/var/lib/apt/lists" -mindepth 1 -delete
+}
 
 fill_tools() {
     bootstrap "$1" main \
         systemd-ukify,systemd-boot-efi,python3-pefile,mkosi,kmod,sbsigntool,binutils,cpio,zstd,xz-utils,file,time
 }
 
-fill_boot() (
-    set -e
-    guest=$project/tests/lib/guest
-    as_root cp -a --reflink=auto "$cache/base/." "$1"
-    as_root install -m 755 "$guest/kairos-init-test" "$1/usr/local/sbin/kairos-init-test"
-    as_root install -m 644 "$guest/kairos-init-test.service" "$1/etc/systemd/system/"
-    as_root ln -s ../kairos-init-test.service "$1/etc/systemd/system/multi-user.target.wants/"
-)
+fill_boot() {
+    local dir=$1 guest=$project/tests/lib/guest
+    as_root cp -a --reflink=auto "$cache/base/." "$dir" &&
+        as_root install -m 755 "$guest/kairos-init-test" "$dir/usr/local/sbin/kairos-init-test" &&
+        as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&
+        as_root ln -s ../kairos-init-test.service "$dir/etc/systemd/system/multi-user.target.wants/"
+}
 
 root_base() { make_root base "$base_recipe" fill_base; }
 root_tools() { make_root tools "$tools_recipe" fill_tools; }
