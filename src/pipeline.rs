@@ -314,7 +314,9 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
-    let pattern = |text: &String| Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source });
+    let pattern = |text: &String| {
+        Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source })
+    };
     texts.iter().map(pattern).collect()
 }
 

@@ -1,11 +1,8 @@
 //! Integration tests, one binary: each file is a subject.
 
-<<<<<<< HEAD
 mod architecture;
-mod initrd;
-=======
 mod depmod;
->>>>>>> 360a9eeb3a07ee5594215fb9ab8a90101acb75ed
+mod initrd;
 mod inventory;
 mod roots;
 mod select;
