@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::boot::build::{self, BuildError, UkiRequest};
 use crate::boot::measure::Pcr11;
+use crate::boot::sign::certificate::load_certificate;
 use crate::boot::sign::{Identity, RsaSigner, SignError, Signer, keys};
 use crate::boot::uki::UkiError;
 use crate::boot::uki::assemble::Payload;
@@ -14,12 +15,14 @@ use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::{Cancel, Cancelled};
 use crate::drivers::depmod::{self, DepmodError};
 use crate::drivers::inventory::{self, Inventory, InventoryError};
+use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, SelectError, SelectOptions, Selection};
 use crate::drivers::slim;
-use crate::drivers::target::{self, Hardware, TargetError};
+use crate::drivers::target::glob::GlobError;
+use crate::drivers::target::{self, TargetError};
 use crate::image::{self, ImageError, Staging};
 use crate::names::{KernelRelease, ModuleName, NameError, TreePath};
-use crate::root::initrd::{self, Compression, InitrdStats};
+use crate::root::initrd::{self, Compression, InitrdError, InitrdStats};
 use crate::root::scan::{self, ScanError, ScanOptions};
 use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 use crate::root::tree::{Content, Entry, FileTree, Kind};
@@ -42,6 +45,8 @@ const KAIROS_CMDLINE: &str = "console=ttyS0 console=tty1 net.ifnames=1 rd.immuco
 const PLAIN_CMDLINE: &str = "console=ttyS0 console=tty1";
 /// Kairos' init in a UKI.
 const IMMUCORE: &str = "/usr/bin/immucore";
+/// The target that keeps everything: nothing is slimmed unless a target is named.
+const EVERYTHING: &str = "all";
 /// The init of a root without immucore.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
@@ -76,6 +81,19 @@ pub enum PipelineError {
     /// Writing the output folder.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A pattern of `--keep` or `--drop`.
+    #[error("{option} {pattern:?}: {source}")]
+    Pattern {
+        /// `--keep` or `--drop`.
+        option: &'static str,
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        source: GlobError,
+    },
+    /// Packing microcode.
+    #[error(transparent)]
+    Initrd(#[from] InitrdError),
     /// A name in the request.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -118,6 +136,35 @@ pub trait Progress {
     fn step(&self, text: &str);
     /// So many of so many bytes of the step are done.
     fn bytes(&self, done: u64, total: u64);
+}
+
+/// A hardware target: by name, or a file of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hardware {
+    /// `NAME` or `NAME+FEATURE`.
+    Name(String),
+    /// A file.
+    File {
+        /// As given.
+        path: String,
+        /// What it holds.
+        text: String,
+    },
+}
+
+impl Hardware {
+    fn name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::File { path: name, .. } => name,
+        }
+    }
+
+    fn request(&self) -> target::Request<'_> {
+        match self {
+            Self::Name(name) => target::Request::Name(name),
+            Self::File { path, text } => target::Request::File { path, text },
+        }
+    }
 }
 
 /// Which root, and what of it.
@@ -221,7 +268,7 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
         Ok(file.signer)
     };
     let secure_boot = match &files.secure_boot {
-        Some((key, certificate)) => Some(Identity::new(Box::new(load(key)?), keys::load_certificate(certificate)?)?),
+        Some((key, certificate)) => Some(Identity::new(Box::new(load(key)?), load_certificate(certificate)?)?),
         None => None,
     };
     let pcr = files.pcr.as_deref().map(&mut load).transpose()?;
@@ -252,18 +299,23 @@ fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, Pi
 pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
     progress.step("reading the root");
     let root = Sysroot::open(&request.root)?;
-    let target = target::resolve(&request.hardware)?;
+    let all = [Hardware::Name(EVERYTHING.to_owned())];
+    let hardware = if request.hardware.is_empty() { &all[..] } else { &request.hardware };
+    let requests: Vec<target::Request<'_>> = hardware.iter().map(Hardware::request).collect();
+    let target = target::resolve(&requests)?;
+    let options = SelectOptions { keep: patterns("--keep", &request.keep)?, drop: patterns("--drop", &request.drop)? };
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
     progress.step("choosing drivers and firmware");
-    let options = SelectOptions::new(&request.keep, &request.drop)?;
-    let selection = select::select(&inventory, &target, &options, &|modules| inventory::firmware_of(&root, modules))?;
-    let names: Vec<String> = request.hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
-    let report = Report::plan(
-        &inventory.kernel.release,
-        if names.is_empty() { &["all".to_owned()] } else { &names },
-        &selection,
-    );
+    let firmware_of = |modules: &[&inventory::Module]| Ok(inventory::firmware_of(&root, modules)?);
+    let selection = select::select(&inventory, &target, &options, &firmware_of)?;
+    let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
+    let report = Report::plan(&inventory.kernel.release, &names, &selection);
     Ok(Plan { root, inventory, selection, report })
+}
+
+fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
+    let pattern = |text: &String| Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source });
+    texts.iter().map(pattern).collect()
 }
 
 /// The whole run: root to signed UKI.
@@ -293,14 +345,14 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let ucode = match stub.version() {
         Some(version) if version < STUB_WITH_UCODE => {
             report.warnings.push(format!("the stub (systemd {version}) does not load microcode from a UKI: it stays in the root, where only a late load finds it; use a stub of systemd {STUB_WITH_UCODE} or later"));
-            select::keep_microcode(&mut selection);
+            selection.keep_microcode(&format!("systemd-stub {version}"));
             let plan = Report::plan(&inventory.kernel.release, &report.target, &selection);
             report = Report { warnings: report.warnings, ..plan };
             None
         }
         _ => {
             let microcode = inventory::microcode(&root)?;
-            initrd::early_microcode(microcode.intel, microcode.amd)
+            initrd::early_microcode(microcode.intel, microcode.amd)?
         }
     };
     let kept: BTreeSet<ModuleName> =

@@ -11,35 +11,35 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     kairos-init --root DIR --stage build --target uki --hardware x86-generic --output OUT \\\n              \
     --sb-key db.key --sb-cert db.pem --pcr-key tpm2-pcr-private.pem\n\n\
     Results go to standard output, progress to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do; without a command: the whole run.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
     /// Options of the whole run.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(crate) run: RunArgs,
     /// Options of every command.
     #[command(flatten)]
-    pub global: GlobalArgs,
+    pub(crate) global: GlobalArgs,
 }
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print no progress
     #[arg(long, short, global = true)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Threads to use [default: one for each processor]; results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub jobs: Option<u16>,
+    pub(crate) jobs: Option<u16>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show what would be kept and dropped, and why; changes nothing
     Plan(PlanArgs),
     /// Build, inspect or measure a Unified Kernel Image from files
@@ -54,35 +54,35 @@ pub enum Command {
 
 /// Which root, and what of it.
 #[derive(Debug, Args)]
-pub struct SelectArgs {
+pub(crate) struct SelectArgs {
     /// The root file system to work on: a directory
     #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Hardware target to keep drivers for, or a file with one; repeatable, the union is kept [default: everything is kept]
     #[arg(long, value_name = "NAME|FILE")]
-    pub hardware: Vec<String>,
+    pub(crate) hardware: Vec<String>,
     /// Keep these modules or firmware as well: name, path glob or alias; repeatable
     #[arg(long, value_name = "PATTERN")]
-    pub keep: Vec<String>,
+    pub(crate) keep: Vec<String>,
     /// Drop these modules or firmware: name, path glob or alias; repeatable
     #[arg(long, value_name = "PATTERN")]
-    pub drop: Vec<String>,
+    pub(crate) drop: Vec<String>,
     /// The kernel to take [default: the newest in the root]
     #[arg(long, value_name = "RELEASE")]
-    pub kernel: Option<String>,
+    pub(crate) kernel: Option<String>,
 }
 
 /// `plan`.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// Which root, and what of it.
     #[command(flatten)]
-    pub select: SelectArgs,
+    pub(crate) select: SelectArgs,
 }
 
 /// What kind of image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TargetArg {
+pub(crate) enum TargetArg {
     /// Kernel and dracut initrd for GRUB
     Generic,
     /// A Unified Kernel Image for Trusted Boot
@@ -91,7 +91,7 @@ pub enum TargetArg {
 
 /// A stage of the whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StageArg {
+pub(crate) enum StageArg {
     /// Install packages and Kairos' files into the root
     Install,
     /// Configure the root
@@ -104,62 +104,62 @@ pub enum StageArg {
 
 /// The whole run.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Which root, and what of it.
     #[command(flatten)]
-    pub select: SelectArgs,
+    pub(crate) select: SelectArgs,
     /// What kind of image to make
     #[arg(long, value_enum, default_value = "generic")]
-    pub target: TargetArg,
+    pub(crate) target: TargetArg,
     /// Stages to run; repeatable
     #[arg(long, value_enum, default_value = "all")]
-    pub stage: Vec<StageArg>,
+    pub(crate) stage: Vec<StageArg>,
     /// Write artifacts to this folder; the root is not changed
     #[arg(long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// Keys to sign with.
     #[command(flatten)]
-    pub keys: KeyArgs,
+    pub(crate) keys: KeyArgs,
     /// Make artifacts without the signatures that no key is given for
     #[arg(long)]
-    pub unsigned: bool,
+    pub(crate) unsigned: bool,
     /// The kernel command line [default: Kairos' where immucore is in the root, else a serial and a screen console]
     #[arg(long, value_name = "TEXT|@FILE")]
-    pub cmdline: Option<String>,
+    pub(crate) cmdline: Option<String>,
     /// Add to the kernel command line
     #[arg(long, value_name = "TEXT|@FILE")]
-    pub extend_cmdline: Option<String>,
+    pub(crate) extend_cmdline: Option<String>,
     /// The systemd stub [default: the root's own]
     #[arg(long, value_name = "FILE")]
-    pub stub: Option<PathBuf>,
+    pub(crate) stub: Option<PathBuf>,
     /// What /init points to [default: immucore where it is in the root, else systemd]
     #[arg(long, value_name = "PATH")]
-    pub init: Option<String>,
+    pub(crate) init: Option<String>,
     /// Compression of the initrd: zstd[:LEVEL]
     #[arg(long, value_name = "zstd[:LEVEL]", default_value = "zstd:12")]
-    pub compression: String,
+    pub(crate) compression: String,
     /// Clamp time stamps in the image to this (seconds since 1970)
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
-    pub source_date_epoch: Option<i64>,
+    pub(crate) source_date_epoch: Option<i64>,
 }
 
 /// Keys to sign with.
 #[derive(Debug, Args)]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// Private key for the Secure Boot signature: RSA, PEM or DER
     #[arg(long, value_name = "FILE")]
-    pub sb_key: Option<PathBuf>,
+    pub(crate) sb_key: Option<PathBuf>,
     /// Certificate of that key: PEM or DER
     #[arg(long, value_name = "FILE")]
-    pub sb_cert: Option<PathBuf>,
+    pub(crate) sb_cert: Option<PathBuf>,
     /// Private key for the PCR policies: RSA, PEM or DER
     #[arg(long, value_name = "FILE")]
-    pub pcr_key: Option<PathBuf>,
+    pub(crate) pcr_key: Option<PathBuf>,
 }
 
 /// `uki ...`.
 #[derive(Debug, Subcommand)]
-pub enum UkiCommand {
+pub(crate) enum UkiCommand {
     /// Assemble, measure and sign a UKI from files
     Build(Box<UkiBuildArgs>),
     /// List the sections of a UKI
@@ -170,68 +170,68 @@ pub enum UkiCommand {
 
 /// `uki build`: ukify's names.
 #[derive(Debug, Args)]
-pub struct UkiBuildArgs {
+pub(crate) struct UkiBuildArgs {
     /// The kernel image
     #[arg(long, value_name = "FILE")]
-    pub linux: PathBuf,
+    pub(crate) linux: PathBuf,
     /// An initrd; repeatable, joined in this order
     #[arg(long, value_name = "FILE")]
-    pub initrd: Vec<PathBuf>,
+    pub(crate) initrd: Vec<PathBuf>,
     /// A microcode archive, handed over before all initrds
     #[arg(long, value_name = "FILE")]
-    pub ucode: Option<PathBuf>,
+    pub(crate) ucode: Option<PathBuf>,
     /// The kernel command line
     #[arg(long, value_name = "TEXT|@FILE")]
-    pub cmdline: Option<String>,
+    pub(crate) cmdline: Option<String>,
     /// os-release of the system
     #[arg(long, value_name = "TEXT|@FILE")]
-    pub os_release: Option<String>,
+    pub(crate) os_release: Option<String>,
     /// The kernel's release [default: what an x86 kernel says of itself]
     #[arg(long, value_name = "TEXT")]
-    pub uname: Option<String>,
+    pub(crate) uname: Option<String>,
     /// A bitmap to show while booting
     #[arg(long, value_name = "FILE")]
-    pub splash: Option<PathBuf>,
+    pub(crate) splash: Option<PathBuf>,
     /// A device tree
     #[arg(long, value_name = "FILE")]
-    pub dtb: Option<PathBuf>,
+    pub(crate) dtb: Option<PathBuf>,
     /// SBAT entries of your own; replaces the default entry for UKIs
     #[arg(long, value_name = "TEXT|@FILE")]
-    pub sbat: Option<String>,
+    pub(crate) sbat: Option<String>,
     /// The systemd stub
     #[arg(long, value_name = "FILE")]
-    pub stub: PathBuf,
+    pub(crate) stub: PathBuf,
     /// Keys to sign with.
     #[command(flatten)]
-    pub keys: KeyArgs,
+    pub(crate) keys: KeyArgs,
     /// Where to write the UKI
     #[arg(long, value_name = "FILE")]
-    pub output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 /// `uki inspect`.
 #[derive(Debug, Args)]
-pub struct UkiFileArgs {
+pub(crate) struct UkiFileArgs {
     /// The UKI
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// `uki measure`.
 #[derive(Debug, Args)]
-pub struct UkiMeasureArgs {
+pub(crate) struct UkiMeasureArgs {
     /// The UKI
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// PCR banks, comma separated
     #[arg(long, value_name = "BANK,...", value_delimiter = ',', default_value = "sha1,sha256,sha384,sha512")]
-    pub pcr_banks: Vec<String>,
+    pub(crate) pcr_banks: Vec<String>,
     /// Boot phase path, words joined by colons, empty for none; repeatable [default: none, then systemd's four]
     #[arg(long, value_name = "WORD:...")]
-    pub phases: Vec<String>,
+    pub(crate) phases: Vec<String>,
 }
 
 /// `keys ...`.
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// Make Secure Boot keys (PK, KEK, db) and a PCR key; never overwrites
     Generate(KeysGenerateArgs),
     /// Show what a key or certificate file holds
@@ -243,17 +243,17 @@ pub enum KeysCommand {
 
 /// `keys generate`.
 #[derive(Debug, Args)]
-pub struct KeysGenerateArgs {
+pub(crate) struct KeysGenerateArgs {
     /// Folder for the keys
     #[arg(long, short, value_name = "DIR", default_value = "keys")]
-    pub output: PathBuf,
+    pub(crate) output: PathBuf,
     /// Common name of the certificates: NAME-PK, NAME-KEK, NAME-db
     #[arg(long, value_name = "NAME", default_value = "Kairos")]
-    pub name: String,
+    pub(crate) name: String,
     /// Days until the certificates expire
     #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub expiration_in_days: u32,
+    pub(crate) expiration_in_days: u32,
     /// Size of the Secure Boot keys in bits
     #[arg(long, value_name = "BITS", default_value = "2048", value_parser = ["2048", "3072", "4096"])]
-    pub bits: String,
+    pub(crate) bits: String,
 }

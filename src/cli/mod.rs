@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use args::{Cli, Command, GlobalArgs, KeyArgs, SelectArgs};
 use kairos_init::cancel::Cancel;
-use kairos_init::drivers::target::Hardware;
+use kairos_init::drivers::target::is_file;
 use kairos_init::names::KernelRelease;
-use kairos_init::pipeline::{KeyFiles, SelectRequest};
+use kairos_init::pipeline::{Hardware, KeyFiles, SelectRequest};
 use kairos_init::root::initrd::Compression;
 
 /// A text file given on the command line (`@FILE`, a hardware target) is no larger than this.
@@ -62,8 +62,8 @@ fn compression(text: &str, jobs: usize) -> Result<Compression> {
 fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
     let mut hardware = Vec::new();
     for name in &args.hardware {
-        hardware.push(match name.contains('/') || name.ends_with(".toml") {
-            true => Hardware::File { name: name.clone(), text: read_text(Path::new(name))? },
+        hardware.push(match is_file(name) {
+            true => Hardware::File { path: name.clone(), text: read_text(Path::new(name))? },
             false => Hardware::Name(name.clone()),
         });
     }

@@ -2,6 +2,15 @@
 //!
 //! Needs root (for owners and device nodes) and the programs `cpio` and `zstd`; without them these tests fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test's helpers fail as tests fail"
+)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -129,7 +138,9 @@ fn facts(dir: &Path) -> BTreeMap<PathBuf, Facts> {
     for (path, ((device, inode, ..), _)) in &all {
         first.entry((*device, *inode)).or_insert_with(|| path.clone());
     }
-    let same = |(device, inode, links, is_dir): (u64, u64, u64, bool)| (!is_dir).then(|| (first[&(device, inode)].clone(), links));
+    let same = |(device, inode, links, is_dir): (u64, u64, u64, bool)| {
+        (!is_dir).then(|| (first[&(device, inode)].clone(), links))
+    };
     all.into_iter().map(|(path, (identity, facts))| (path, Facts { same_file: same(identity), ..facts })).collect()
 }
 
@@ -470,7 +481,8 @@ impl Write for Meddler {
 
 #[test]
 fn a_file_that_changes_under_the_reader_is_an_error() {
-    let changes: [(&str, fn(&File)); 3] = [
+    type Change = fn(&File);
+    let changes: [(&str, Change); 3] = [
         ("grows", |mut file| file.write_all(b"more").unwrap()),
         ("shrinks", |file| file.set_len(1 << 20).unwrap()),
         ("is touched", |file| file.set_modified(UNIX_EPOCH).unwrap()),

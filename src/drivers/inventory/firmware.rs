@@ -84,8 +84,9 @@ impl Firmware {
         }
         // The way to /lib/firmware itself (/lib -> /usr/lib) is no firmware: nothing here would ever drop it.
         let (directories, entries) = (&out.directories, &out.entries);
-        out.directory_links
-            .retain(|link| entries.contains_key(link) || directories.iter().any(|directory| link.starts_with(directory)));
+        out.directory_links.retain(|link| {
+            entries.contains_key(link) || directories.iter().any(|directory| link.starts_with(directory))
+        });
         Ok(out)
     }
 
@@ -153,7 +154,8 @@ impl Firmware {
                         FirmwareKind::Link { chain } => chain.as_slice(),
                         FirmwareKind::DirectoryLink { .. } | FirmwareKind::Dangling => continue,
                     };
-                    let keep = place.links.iter().chain(&self.directory_links).chain(chain).chain([&entry]).cloned().collect();
+                    let keep =
+                        place.links.iter().chain(&self.directory_links).chain(chain).chain([&entry]).cloned().collect();
                     let plain = file.get(..file.len() - suffix(compression).len()).unwrap_or(&file);
                     let name = format!("{}{plain}", place.name);
                     by_name.entry(name).or_default().push(Candidate { compression, order, entry, keep });
@@ -392,7 +394,11 @@ impl Tree<'_> {
 
     /// Where the link at `path` (whose directory is resolved) leads: what is there, its path, the further links on the way.
     /// `None` for nothing or a loop.
-    fn follow(&self, path: &TreePath, target: &[u8]) -> Result<Option<(Node, TreePath, Vec<TreePath>)>, InventoryError> {
+    fn follow(
+        &self,
+        path: &TreePath,
+        target: &[u8],
+    ) -> Result<Option<(Node, TreePath, Vec<TreePath>)>, InventoryError> {
         let mut at = path.parent().unwrap_or_default();
         let mut node = Node::Directory;
         let mut links = Vec::new();
@@ -537,7 +543,9 @@ mod tests {
     impl Sorted for Vec<String> {
         /// By the path that the short form stands for.
         fn tap_sorted(mut self) -> Self {
-            self.sort_by_key(|name| if name.starts_with('/') { name.clone() } else { format!("/usr/lib/firmware/{name}") });
+            self.sort_by_key(
+                |name| if name.starts_with('/') { name.clone() } else { format!("/usr/lib/firmware/{name}") },
+            );
             self
         }
     }

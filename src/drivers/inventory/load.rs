@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 
-use super::{
-    Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels,
-};
+use super::{Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels};
 
 /// Bytes that an index may have. The largest of Debian's 6.12 has 1.4 MB.
 const INDEX_LIMIT: u64 = 64 << 20;

@@ -34,8 +34,10 @@ pub fn microcode(root: &Sysroot) -> Result<Microcode, InventoryError> {
     Ok(out)
 }
 
-/// `06-8e-09`: family, model and stepping. (Beside them lie readme files and such.)
+/// `06-8e-09`: family, model and stepping. Debian adds `.initramfs` to those that are only good before the kernel has
+/// started its other processors, which is where this goes. (Beside them lie readme files and such.)
 fn is_intel(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".initramfs").unwrap_or(name);
     let parts: Vec<_> = name.split(|&b| b == b'-').collect();
     parts.len() == 3 && parts.iter().all(|part| part.len() == 2 && part.iter().all(u8::is_ascii_hexdigit))
 }

@@ -26,18 +26,37 @@ const MODULE_LIMIT: u64 = 256 << 20;
 const STEP: usize = 16 << 10;
 /// What every list has: the first from the module's source, the others from modpost.
 const ALWAYS: [&[u8]; 4] = [b"license", b"depends", b"name", b"vermagic"];
-/// The keys that anyone reads (`include/linux/module.h`, `scripts/mod/modpost.c`). A first string whose key only *ends* in
-/// one of these may be glued to bytes of the section before it.
+/// The keys that anyone reads (`include/linux/module.h`, `scripts/mod/modpost.c`). Others, which a driver may invent, are
+/// left out: a string of the program right before the list (`codepage=%s`) looks the same.
 const KNOWN: [&[u8]; 22] = [
-    b"alias", b"author", b"depends", b"description", b"file", b"firmware", b"import_ns", b"intree", b"license", b"livepatch",
-    b"name", b"parm", b"parmtype", b"retpoline", b"scmversion", b"softdep", b"srcversion", b"staging", b"supported",
-    b"vermagic", b"version", b"weakdep",
+    b"alias",
+    b"author",
+    b"depends",
+    b"description",
+    b"file",
+    b"firmware",
+    b"import_ns",
+    b"intree",
+    b"license",
+    b"livepatch",
+    b"name",
+    b"parm",
+    b"parmtype",
+    b"retpoline",
+    b"scmversion",
+    b"softdep",
+    b"srcversion",
+    b"staging",
+    b"supported",
+    b"vermagic",
+    b"version",
+    b"weakdep",
 ];
 
-/// The `key=value` strings of a module, in the file's order.
+/// The `key=value` strings of a module, in the file's order, of the keys that have a meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModInfo {
-    /// The strings, each with its NUL. Strings without `=` and empty ones (padding) are left out.
+    /// The strings, each with its NUL. Other keys, strings without `=` and empty ones (padding) are left out.
     strings: Vec<u8>,
 }
 
@@ -46,7 +65,8 @@ impl ModInfo {
     #[must_use]
     pub fn from_section(section: &[u8]) -> Self {
         let mut strings = Vec::with_capacity(section.len());
-        for string in section.split(|&b| b == 0).filter(|string| memchr(b'=', string).is_some()) {
+        let known = |string: &&[u8]| matches!(key(string), Key::Some(key) if KNOWN.contains(&key));
+        for string in section.split(|&b| b == 0).filter(known) {
             strings.extend_from_slice(string);
             strings.push(0);
         }
@@ -66,8 +86,9 @@ impl ModInfo {
         self.fields().filter(move |(k, _)| *k == key.as_bytes()).map(|(_, value)| String::from_utf8_lossy(value))
     }
 
+    /// The last value: modpost's strings come behind the module's own.
     fn value(&self, key: &str) -> Option<String> {
-        self.values(key).next().map(Cow::into_owned)
+        self.values(key).last().map(Cow::into_owned)
     }
 
     /// `name=`: the module's name (since Linux 4.13).
@@ -277,14 +298,29 @@ fn list_around(bytes: &[u8], mark: usize, end: usize) -> Option<View<'_>> {
     if !ALWAYS.iter().all(|wanted| has(wanted)) {
         return None;
     }
-    // Where the section before does not end in a NUL, its last bytes stand before the first key.
-    let glued = |string: &[u8]| {
-        let head = string.get(..memchr(b'=', string)?)?;
-        Some(!KNOWN.contains(&head) && KNOWN.iter().any(|known| head.ends_with(known)))
-    };
-    let first = list.split(|&b| b == 0).next().unwrap_or_default();
-    let unclear = glued(before).unwrap_or(false) || glued(first).unwrap_or(false);
+    // Where the section before does not end in a NUL, its last bytes stand before the first key. Where it ends in strings
+    // that look like ours, these are most likely formats.
+    let unclear = holds_a_key(before) || list.split(|&b| b == 0).any(|s| is_glued(s) || is_format(s));
     Some(if unclear { View::Unclear } else { View::List(list) })
+}
+
+/// Whether `key=` of a known key stands anywhere in these bytes.
+fn holds_a_key(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'=', bytes).any(|at| {
+        let head = bytes.get(..at).unwrap_or_default();
+        KNOWN.iter().any(|known| head.ends_with(known))
+    })
+}
+
+/// Whether a string of another key holds a known one: bytes of the section before may stand in front of it.
+fn is_glued(string: &[u8]) -> bool {
+    matches!(key(string), Key::Some(key) if !KNOWN.contains(&key)) && holds_a_key(string)
+}
+
+/// Whether a string that should be a name or a pattern may be a format of the program's.
+fn is_format(string: &[u8]) -> bool {
+    const PROSE: [&[u8]; 4] = [b"author", b"description", b"license", b"parm"];
+    matches!(key(string), Key::Some(key) if KNOWN.contains(&key) && !PROSE.contains(&key)) && memchr(b'%', string).is_some()
 }
 
 /// What stands before the first `=` of a string.
@@ -339,6 +375,7 @@ mod tests {
     #[test]
     fn the_list_is_seen_as_soon_as_it_is_over() {
         assert_eq!(look(b"\x7fELF\0", b"\0"), LIST);
+        assert_eq!(look(b"\0uid=%u\0", b"\0"), [b"uid=%u\0", LIST].concat());
         assert_eq!(look(b"%s: failed\n\0", b"\x01rest"), LIST);
         assert_eq!(look(b"\0", b""), b"more");
         assert_eq!(look(b"\0", b"partial"), b"more");
@@ -350,6 +387,8 @@ mod tests {
     fn a_list_without_a_clear_beginning_is_not_believed() {
         assert_eq!(look(b"\0\x01\x02firmware=x\0", b"\0"), b"unclear");
         assert_eq!(look(b"\0xalias=x\0", b"\0"), b"unclear");
+        assert_eq!(look(b"\0f=<x\x01alias=y\0", b"\0"), b"unclear");
+        assert_eq!(look(b"\0name=%s\0", b"\0"), b"unclear");
         // Without its `license=` the list is none, and nothing better follows.
         assert_eq!(look(b"\0\x01", b"\0"), b"more");
     }

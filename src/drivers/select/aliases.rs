@@ -51,7 +51,8 @@ impl<'a> Aliases<'a> {
         let own: &[u8] = bus(alias);
         for key in [own, b""] {
             let patterns = self.patterns.get(key).map(Vec::as_slice).unwrap_or_default();
-            owners.extend(patterns.iter().filter(|(pattern, _)| alias_matches(pattern, alias)).map(|(_, owner)| *owner));
+            owners
+                .extend(patterns.iter().filter(|(pattern, _)| alias_matches(pattern, alias)).map(|(_, owner)| *owner));
             if own.is_empty() {
                 break;
             }

@@ -4,8 +4,10 @@
 //! run. Circles need no care: who has a reason is not visited again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
-use crate::drivers::inventory::Inventory;
+use crate::drivers::inventory::{Inventory, Modules};
+use crate::drivers::target::glob::Glob;
 use crate::drivers::target::{Hidden, Matcher, Rule, Target};
 use crate::names::ModuleName;
 
@@ -21,11 +23,29 @@ pub(super) struct Closure<'a> {
     pub(super) warnings: Vec<String>,
 }
 
+/// The modules by path, so that a rule looks only at what lies below its literal part.
+pub(super) struct Paths<'a>(Vec<(&'a str, &'a ModuleName)>);
+
+impl<'a> Paths<'a> {
+    pub(super) fn new(modules: &'a Modules) -> Self {
+        let mut paths: Vec<_> = modules.by_name.values().map(|module| (module_path(module), &module.name)).collect();
+        paths.sort_unstable();
+        Self(paths)
+    }
+
+    fn matching(&self, glob: &Glob) -> Vec<&'a ModuleName> {
+        let start = self.0.partition_point(|(path, _)| *path < glob.literal());
+        let below = self.0.iter().skip(start).take_while(|(path, _)| path.starts_with(glob.literal()));
+        below.filter(|(path, _)| glob.matches(path)).map(|(_, name)| *name).collect()
+    }
+}
+
 /// What the walk looks at.
 pub(super) struct Graph<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) target: &'a Target,
     pub(super) aliases: &'a Aliases<'a>,
+    pub(super) paths: &'a Paths<'a>,
     pub(super) keep: &'a Matched<'a>,
     pub(super) drop: &'a Matched<'a>,
 }
@@ -71,20 +91,16 @@ impl<'a> Graph<'a> {
         queue: &mut VecDeque<&'a ModuleName>,
     ) -> Result<(), SelectError> {
         let modules = &self.inventory.modules;
-        let by_name = modules.by_name.values();
         let mut satisfied = false;
         let candidates: Vec<&'a ModuleName> = match &rule.matcher {
             Matcher::Firmware(_) => return Ok(()),
-            Matcher::Path(glob) => {
-                by_name.filter(|module| glob.matches(module_path(module))).map(|module| &module.name).collect()
-            }
+            Matcher::Path(glob) => self.paths.matching(glob),
             Matcher::Module(glob) => {
-                satisfied = if glob.is_literal() {
-                    modules.builtin.contains(glob.as_str())
-                } else {
-                    modules.builtin.iter().any(|name| glob.matches(name.as_str()))
-                };
-                by_name.filter(|module| glob.matches(module.name.as_str())).map(|module| &module.name).collect()
+                let from = (Bound::Included(glob.literal()), Bound::Unbounded);
+                let builtin = modules.builtin.range::<str, _>(from);
+                satisfied = take_matching(builtin, glob).next().is_some();
+                let names = modules.by_name.range::<str, _>(from).map(|(name, _)| name);
+                take_matching(names, glob).collect()
             }
             Matcher::Alias(alias) => {
                 let mut files = BTreeSet::new();
@@ -229,8 +245,12 @@ impl<'a> Graph<'a> {
                 if let Some((name, _)) = self.inventory.modules.by_name.get_key_value(wanted)
                     && !self.is_dropped(from, name, &source, closure)
                 {
-                    let link =
-                        Link { from: from.to_owned(), edge: Edge::Curated, to: name.to_string(), source: source.clone() };
+                    let link = Link {
+                        from: from.to_owned(),
+                        edge: Edge::Curated,
+                        to: name.to_string(),
+                        source: source.clone(),
+                    };
                     visit(name, link, &mut closure.kept, queue);
                 }
             }
@@ -248,6 +268,11 @@ impl<'a> Graph<'a> {
         }
         pattern.is_some()
     }
+}
+
+/// Of names in order from a glob's literal part on, those that match.
+fn take_matching<'n>(names: impl Iterator<Item = &'n ModuleName>, glob: &Glob) -> impl Iterator<Item = &'n ModuleName> {
+    names.take_while(|name| name.as_str().starts_with(glob.literal())).filter(|name| glob.matches(name.as_str()))
 }
 
 fn link(from: &ModuleName, edge: Edge, to: &ModuleName, source: &str) -> Link {

@@ -24,7 +24,7 @@ pub use error::SelectError;
 pub use pattern::Pattern;
 
 use aliases::Aliases;
-use closure::Graph;
+use closure::{Graph, Paths};
 use pattern::Matched;
 
 /// Where an edge of the graph comes from.
@@ -144,7 +144,8 @@ pub fn select(
     let mut keep = Matched::new("--keep", &options.keep, inventory, &aliases)?;
     let mut drop = Matched::new("--drop", &options.drop, inventory, &aliases)?;
     keep.settle(&mut drop)?;
-    let graph = Graph { inventory, target, aliases: &aliases, keep: &keep, drop: &drop };
+    let paths = Paths::new(&inventory.modules);
+    let graph = Graph { inventory, target, aliases: &aliases, paths: &paths, keep: &keep, drop: &drop };
     let closure = graph.close()?;
     let modules = inventory.modules.by_name.values();
     let kept: Vec<&Module> = modules.clone().filter(|module| closure.kept.contains_key(&module.name)).collect();
@@ -166,6 +167,21 @@ pub fn select(
         missing_firmware: firmware.missing,
         warnings,
     })
+}
+
+impl Selection {
+    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel.
+    pub fn keep_microcode(&mut self, stub: &str) {
+        for item in self.firmware.values_mut().filter(|item| item.reason == Reason::InUcode) {
+            item.kept = true;
+            item.reason = Reason::Kept(Link {
+                from: stub.to_owned(),
+                edge: Edge::Curated,
+                to: item.path.to_string(),
+                source: "the stub's version".to_owned(),
+            });
+        }
+    }
 }
 
 /// The path that rules see: below the module directory, without the suffix of a compressed form.

@@ -152,7 +152,9 @@ fn rules_that_match_nothing_are_told_unless_they_say_so() {
 #[test]
 fn rules_see_paths_names_and_aliases() {
     let mut inventory = kernel("net-a:\nnet-b:\nnet-sub-c:\ndisk-x:");
-    for (module, relative) in [("net_a", "kernel/net/a.ko.zst"), ("net_b", "kernel/net/b.ko"), ("net_sub_c", "kernel/net/sub/c.ko.gz")] {
+    for (module, relative) in
+        [("net_a", "kernel/net/a.ko.zst"), ("net_b", "kernel/net/b.ko"), ("net_sub_c", "kernel/net/sub/c.ko.gz")]
+    {
         if let Some(module) = inventory.modules.by_name.get_mut(module) {
             relative.clone_into(&mut module.relative);
         }
@@ -179,7 +181,10 @@ fn keep_and_drop() {
     let choose = |keep: &[&str], drop: &[&str]| choose(&inventory, &target, keep, drop);
     let error = |keep: &[&str], drop: &[&str]| choose(keep, drop).unwrap_err().to_string();
     assert_eq!(kept(&choose(&["ext*"], &[]).unwrap()), ["a", "boot", "extra", "lib"]);
-    assert_eq!(told(&choose(&["kernel/extra.ko"], &[]).unwrap(), "extra")[0], "--keep kernel/extra.ko Rule extra [the command line]");
+    assert_eq!(
+        told(&choose(&["kernel/extra.ko"], &[]).unwrap(), "extra")[0],
+        "--keep kernel/extra.ko Rule extra [the command line]"
+    );
     let dropped = choose(&[], &["a"]).unwrap();
     assert_eq!(kept(&dropped), ["boot"]);
     assert_eq!(dropped.modules["a"].reason, Reason::Dropped("a".into()));

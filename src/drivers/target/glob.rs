@@ -78,6 +78,12 @@ impl Glob {
         &self.text
     }
 
+    /// What stands before the first wildcard: every path or name that matches starts with it (an alias but for `-` and `_`).
+    #[must_use]
+    pub fn literal(&self) -> &str {
+        self.text.get(..self.literal).unwrap_or_default()
+    }
+
     /// Whether the pattern is plain text, which only itself matches.
     #[must_use]
     pub fn is_literal(&self) -> bool {
@@ -142,11 +148,14 @@ fn set(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     }
 }
 
+/// What is left of a pattern and of a text.
+type Place<'a> = (&'a [u8], &'a [u8]);
+
 /// Runs a pattern over a text. `near` is where the last `*` of a path stands, `far` the last wildcard that crosses slashes:
 /// going back to older ones cannot help, since a newer one takes all that they could.
 fn walk(pattern: &[u8], text: &[u8], kind: Kind) -> bool {
     let (mut rest, mut left) = (pattern, text);
-    let (mut near, mut far): (Option<(&[u8], &[u8])>, Option<(&[u8], &[u8])>) = (None, None);
+    let (mut near, mut far): (Option<Place<'_>>, Option<Place<'_>>) = (None, None);
     loop {
         let step = match (rest, left) {
             ([], []) => return true,
@@ -249,13 +258,11 @@ mod tests {
         match (pattern, text) {
             ([], _) => text.is_empty(),
             ([b'*', b'*', b'/', rest @ ..], _) if kind == Kind::Path => {
-                slow(rest, text, kind)
-                    || (0..text.len()).any(|i| text[i] == b'/' && slow(rest, &text[i + 1..], kind))
+                slow(rest, text, kind) || (0..text.len()).any(|i| text[i] == b'/' && slow(rest, &text[i + 1..], kind))
             }
             ([b'*', b'*'], _) if kind == Kind::Path => true,
-            ([b'*', rest @ ..], _) => (0..=text.len()).any(|i| {
-                (kind == Kind::Alias || !text[..i].contains(&b'/')) && slow(rest, &text[i..], kind)
-            }),
+            ([b'*', rest @ ..], _) => (0..=text.len())
+                .any(|i| (kind == Kind::Alias || !text[..i].contains(&b'/')) && slow(rest, &text[i..], kind)),
             ([b'?', rest @ ..], [b, tail @ ..]) => (kind == Kind::Alias || *b != b'/') && slow(rest, tail, kind),
             ([a, rest @ ..], [b, tail @ ..]) => same(*a, *b, kind) && slow(rest, tail, kind),
             _ => false,

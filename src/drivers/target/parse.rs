@@ -230,7 +230,11 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         let rule = |body: &str| error(&format!("\n[[rule]]\n{body}\n"));
-        assert!(rule("modul = 'x'\nevidence = 'e'").contains("mine.toml:3: unknown field `modul`"), "{}", rule("modul = 'x'"));
+        assert!(
+            rule("modul = 'x'\nevidence = 'e'").contains("mine.toml:3: unknown field `modul`"),
+            "{}",
+            rule("modul = 'x'")
+        );
         assert!(rule("evidence = 'e'").contains("mine.toml:3: a rule has exactly one of"));
         assert!(rule("module = 'a'\npath = 'b'\nevidence = 'e'").contains("exactly one of"));
         assert!(rule("module = 'a'").contains("missing field `evidence`"));

@@ -175,8 +175,7 @@ impl<W: Write> Archive<W> {
         if name.len() >= PATH_MAX || target.len() >= PATH_MAX {
             return Err(too_long());
         }
-        let length = u32::try_from(length)
-            .map_err(|_| InitrdError::TooLarge { path: path.clone(), bytes: length })?;
+        let length = u32::try_from(length).map_err(|_| InitrdError::TooLarge { path: path.clone(), bytes: length })?;
         let fields = [
             numbers.inode,
             kind | (entry.mode & 0o7777),

@@ -95,7 +95,8 @@ pub struct InitrdStats {
 }
 
 /// Packs and compresses `tree` into `out`, as a stream: memory depends on `compression`, not on the tree's bytes. The bytes
-/// written depend on the tree, the files and `compression` without its workers.
+/// written depend on the tree, the files and `compression` without its workers. `progress` is told the bytes of the archive
+/// so far.
 ///
 /// # Errors
 /// As [`write_newc`]. What `out` holds after an error is of no use.
@@ -105,24 +106,27 @@ pub fn build(
     compression: &Compression,
     out: impl Write,
     cancel: &Cancel,
+    progress: &dyn Fn(u64),
 ) -> Result<InitrdStats, InitrdError> {
-    let mut encoder = compression.encoder(Counted { out, bytes: 0 }).map_err(InitrdError::Write)?;
-    let archive = write_newc(tree, root, &mut encoder, cancel)?;
+    let mut encoder = compression.encoder(Counted { out, bytes: 0, tell: &|_| {} }).map_err(InitrdError::Write)?;
+    let archive = write_newc(tree, root, &mut Counted { out: &mut encoder, bytes: 0, tell: progress }, cancel)?;
     let mut counted = encoder.finish().map_err(InitrdError::Write)?;
     counted.flush().map_err(InitrdError::Write)?;
     Ok(InitrdStats { bytes: counted.bytes, uncompressed_bytes: archive.bytes, entries: archive.entries })
 }
 
-/// Counts what goes through.
-struct Counted<W> {
+/// Counts what goes through, and tells the count.
+struct Counted<'a, W> {
     out: W,
     bytes: u64,
+    tell: &'a dyn Fn(u64),
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.bytes = self.bytes.saturating_add(count as u64);
+        (self.tell)(self.bytes);
         Ok(count)
     }
 
