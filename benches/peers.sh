@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# The program beside its peers: the same root, a warm page cache, one process at a time. Prints medians, ratios and the bars
+# that were set; nothing fails for being slow.
+#   benches/peers.sh [N]      N runs of each (5); the unslimmed whole run is made once
+# Peers, of Debian 13 (in the root 'tools' of the tests): mkosi's resolver, ukify with systemd-measure and sbsign, zstd.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=../tests/lib/all.sh
+. "$here/../tests/lib/all.sh"
+
+runs=${1:-5}
+[[ $runs =~ ^[1-9][0-9]*$ ]] || die "usage: benches/peers.sh [N]"
+
+install_packages "${quickstart_packages[@]}" zstd cpio time
+build_binary
+root_base
+root_tools
+as_root rm -rf "$cache/tools/scratch"
+scratch=$cache/tools/scratch # /scratch for the programs in that root
+as_root install -d -m 755 -o "$(id -u)" "$scratch"
+work=$project/target/peers
+mkdir -p "$work"
+trap 'as_root rm -rf "$scratch"' EXIT
+root=$cache/base
+kernel=$(kernel_release "$root")
+keys=$work/keys
+make_keys "$keys"
+
+# measure NAME COMMAND...: runs it once to warm up, then $runs times; sets seconds[NAME] (median) and memory[NAME] (MiB, most).
+declare -A seconds memory
+measure() {
+    local name=$1 run
+    shift
+    say "    $name: $*"
+    [ "$runs" = 1 ] || "$@" >/dev/null 2>"$work/stderr" || die "$name failed: $(tail -n 1 "$work/stderr")"
+    : >"$work/times"
+    for ((run = 0; run < runs; run++)); do
+        as_root /usr/bin/time -o "$work/time" -f '%e %M' "$@" >/dev/null 2>"$work/stderr" ||
+            die "$name failed: $(tail -n 1 "$work/stderr")"
+        cat "$work/time" >>"$work/times"
+    done
+    seconds[$name]=$(sort -n "$work/times" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
+    memory[$name]=$(sort -n -k2 "$work/times" | awk 'END { printf "%.0f", $2 / 1024 }')
+}
+
+table=""
+# bar WHAT VALUE UNIT BAR more|less: one line of the table.
+bar() {
+    local verdict
+    verdict=$(awk -v value="$2" -v bar="$4" -v want="$5" \
+        'BEGIN { print ((want == "more" ? value >= bar : value <= bar) ? "pass" : "MISS") }')
+    table+=$(printf '%-66s %9.2f %-6s (%s %s)  %s' "$1" "$2" "$3" "$([ "$5" = more ] && echo "at least" || echo "at most")" "$4" "$verdict")$'\n'
+}
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / (b > 0 ? b : 0.01) }'; }
+row() { table+=$(printf '%-66s %9.2f %s' "$1" "$2" "$3")$'\n'; }
+
+step "versions"
+say "    $("$binary" version | head -n 1)"
+for program in "mkosi --version" "ukify --version" "kmod --version" "sbsign --version" "zstd --version"; do
+    # shellcheck disable=SC2086 # a command and its option
+    say "    $(as_root chroot "$cache/tools" $program 2>&1 | head -n 1)"
+done
+say "    $(nproc) cores, root: $root, kernel $kernel, $(find "$root/usr/lib/modules" -name '*.ko*' | wc -l) modules"
+
+step "inventory and selection"
+cat >"$work/mkosi_resolver.py" <<'PYTHON'
+# mkosi's own functions on the root, with regular expressions about as broad as x86-generic. Only the call of modinfo is
+# replaced: the root's own modinfo by chroot, where mkosi would use its sandbox.
+import subprocess, sys, types
+from pathlib import Path
+import mkosi.kmod
+root, kernel = Path(sys.argv[1]), sys.argv[2]
+mkosi.kmod.modinfo = lambda context, kver, modules: subprocess.run(
+    ["chroot", root, "modinfo", "--set-version", kver, "--null", *modules], stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+include = ["^(crypto|arch|fs|block|lib|net)/",
+           "^drivers/(ata|scsi|nvme|block|md|virtio|hv|xen|usb|hid|input|char|mmc|message|net/ethernet|net/phy)/"]
+context = types.SimpleNamespace(root=root)
+files = list(mkosi.kmod.gen_required_kernel_modules(context, kernel, include=include, exclude=[".*"]))
+modules = sum(".ko" in file.name for file in files)
+assert modules > 500, modules
+print(modules, "modules", len(files) - modules, "other paths")
+PYTHON
+measure plan "$binary" plan --root "$root" --hardware x86-generic --quiet
+measure mkosi env PYTHONPATH="$cache/tools/usr/lib/python3/dist-packages" python3 "$work/mkosi_resolver.py" "$root" "$kernel"
+bar "inventory + select: mkosi's resolver ${seconds[mkosi]} s, plan ${seconds[plan]} s" "$(ratio "${seconds[mkosi]}" "${seconds[plan]}")" times 10 more
+
+step "a UKI from a 138 MB initrd: assembled, measured (4 banks, 4 phases), signed"
+head -c 138000000 /dev/urandom >"$scratch/initrd"
+cp "$root/boot/vmlinuz-$kernel" "$scratch/linux"
+cp "$root/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$scratch/stub"
+cp "$root/usr/lib/os-release" "$scratch/osrel"
+cp "$keys/db.key" "$keys/db.pem" "$keys/tpm2-pcr-private.pem" "$keys/tpm2-pcr-public.pem" "$scratch/"
+measure uki-build "$binary" uki build --linux "$scratch/linux" --initrd "$scratch/initrd" --stub "$scratch/stub" \
+    --os-release "@$scratch/osrel" --uname "$kernel" --cmdline "console=ttyS0" --sb-key "$scratch/db.key" \
+    --sb-cert "$scratch/db.pem" --pcr-key "$scratch/tpm2-pcr-private.pem" --output "$scratch/ours.efi" --quiet
+measure ukify chroot "$cache/tools" ukify build --linux=/scratch/linux --initrd=/scratch/initrd --stub=/scratch/stub \
+    --os-release=@/scratch/osrel --uname="$kernel" --cmdline="console=ttyS0" --measure \
+    --pcr-private-key=/scratch/tpm2-pcr-private.pem --pcr-public-key=/scratch/tpm2-pcr-public.pem \
+    --pcr-banks=sha1,sha256,sha384,sha512 --secureboot-private-key=/scratch/db.key \
+    --secureboot-certificate=/scratch/db.pem --output=/scratch/theirs.efi
+bar "uki build: ukify ${seconds[ukify]} s, ours ${seconds[uki-build]} s" "$(ratio "${seconds[ukify]}" "${seconds[uki-build]}")" times 6 more
+bar "uki build, peak memory (ukify ${memory[ukify]} MiB)" "${memory[uki-build]}" MiB 64 less
+as_root rm -f "$scratch/initrd" "$scratch/ours.efi" "$scratch/theirs.efi"
+
+step "the whole run beside zstd alone on the same cpio: same level, window, job size, two workers"
+# whole LEVEL OPTION...: what `measure` times.
+whole() {
+    local level=$1
+    shift
+    as_root rm -rf "$work/out"
+    # shellcheck disable=SC2016 # expanded by the inner shell: the output folder of the run before is in the way
+    measure "whole-$level" sh -c 'rm -rf "$1"; shift; exec "$@"' sh "$work/out" "$binary" --root "$root" --stage build \
+        --target uki --output "$work/out" --sb-key "$keys/db.key" --sb-cert "$keys/db.pem" \
+        --pcr-key "$keys/tpm2-pcr-private.pem" --compression "zstd:$level" --jobs 2 --quiet "$@"
+}
+for level in 3 12; do
+    whole "$level" --hardware x86-generic
+    python3 "$here/../tests/lib/pe.py" dump "$work/out/uki/EFI/kairos/norole.efi" "$work/sections"
+    zstd -q -d -f --long=27 "$work/sections/initrd" -o "$scratch/initrd.cpio"
+    measure "zstd-$level" chroot "$cache/tools" zstd -q -c "-$level" --long=27 -T2 -B16777216 /scratch/initrd.cpio
+    text="whole run, level $level: ${seconds[whole-$level]} s, zstd alone ${seconds[zstd-$level]} s"
+    relation=$(ratio "${seconds[whole-$level]}" "${seconds[zstd-$level]}")
+    if [ "$level" = 12 ]; then bar "$text" "$relation" times 1.25 less; else row "$text" "$relation" times; fi
+done
+row "uncompressed cpio" "$(awk -v b="$(stat -c %s "$scratch/initrd.cpio")" 'BEGIN { print b / 1048576 }')" MiB
+bar "whole run, slimmed, level 12, peak memory" "${memory[whole-12]}" MiB 400 less
+cp "$work/out/report.json" "$work/slim.json"
+once=$runs
+runs=1
+whole 12
+runs=$once
+bar "whole run, unslimmed, level 12, peak memory (${seconds[whole-12]} s)" "${memory[whole-12]}" MiB 400 less
+rm -rf "$work/sections" "$scratch/initrd.cpio"
+
+step "modules and firmware, compressed at level 12: all of them beside the kept ones"
+# packed: bytes of the files named on standard input, as the initrd would hold them.
+packed() {
+    (cd "$root" && as_root cpio -o -H newc --quiet) >"$scratch/part.cpio"
+    as_root chroot "$cache/tools" zstd -q -c -12 --long=27 -T0 /scratch/part.cpio | wc -c
+}
+all=$( (cd "$root" && find usr/lib/modules usr/lib/firmware) | packed)
+kept=$( (
+    cd "$root"
+    find usr/lib/modules usr/lib/firmware -type d
+    find usr/lib/modules -name 'modules.*'
+    python3 -c 'import json, sys
+report = json.load(open(sys.argv[1]))
+print("\n".join(item["path"].lstrip("/") for what in ("modules", "firmware") for item in report[what]["items"] if item["kept"]))' \
+        "$work/slim.json"
+) | packed)
+rm -f "$scratch/part.cpio"
+bar "modules + firmware: all $((all >> 20)) MiB, kept $((kept >> 20)) MiB" "$(ratio "$all" "$kept")" times 5 more
+
+say
+printf '%s' "$table"
