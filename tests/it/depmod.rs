@@ -146,7 +146,7 @@ fn modaliases(alias_file: &[u8]) -> Vec<String> {
     let patterns = text.lines().filter_map(|line| Some(line.strip_prefix("alias ")?.rsplit_once(' ')?.0));
     patterns
         .filter(|pattern| !pattern.contains(['[', ' ']))
-        .map(|pattern| pattern.replace('*', "0").replace('?', "0"))
+        .map(|pattern| pattern.replace(['*', '?'], "0"))
         .collect()
 }
 
