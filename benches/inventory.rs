@@ -2,6 +2,9 @@
 //!
 //! `KAIROS_INIT_TEST_ROOT` names the root; `tests/run.sh` makes it.
 
+// A bench has nobody to hand an error to.
+#![allow(clippy::expect_used)]
+
 use std::path::PathBuf;
 
 use divan::Bencher;
@@ -20,9 +23,23 @@ fn root() -> Sysroot {
 
 /// About 1,800 of Debian's 4,200 modules.
 const KEPT: [&str; 17] = [
-    "drivers/ata/", "drivers/scsi/", "drivers/nvme/", "drivers/net/ethernet/", "drivers/usb/", "drivers/md/",
-    "drivers/block/", "drivers/mmc/", "drivers/char/", "drivers/hid/", "drivers/input/", "drivers/virtio/",
-    "drivers/xen/", "drivers/hv/", "fs/", "net/", "crypto/",
+    "drivers/ata/",
+    "drivers/scsi/",
+    "drivers/nvme/",
+    "drivers/net/ethernet/",
+    "drivers/usb/",
+    "drivers/md/",
+    "drivers/block/",
+    "drivers/mmc/",
+    "drivers/char/",
+    "drivers/hid/",
+    "drivers/input/",
+    "drivers/virtio/",
+    "drivers/xen/",
+    "drivers/hv/",
+    "fs/",
+    "net/",
+    "crypto/",
 ];
 
 fn kept(inventory: &Inventory) -> Vec<&Module> {
@@ -33,22 +50,21 @@ fn kept(inventory: &Inventory) -> Vec<&Module> {
     inventory.modules.by_name.values().filter(wanted).collect()
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn load_only(bencher: Bencher) {
     let root = root();
     bencher.bench_local(|| load(&root, None).expect("a sound root"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn firmware_only(bencher: Bencher) {
     let root = root();
     let inventory = load(&root, None).expect("a sound root");
     let modules = kept(&inventory);
-    println!("{} modules", modules.len());
     bencher.bench_local(|| firmware_of(&root, &modules).expect("sound modules"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn load_and_firmware(bencher: Bencher) {
     let root = root();
     bencher.bench_local(|| {

@@ -63,7 +63,8 @@ fn a_real_root_has_its_kernel_modules_and_firmware() {
 fn every_link_below_firmware_is_classified_as_the_system_resolves_it() {
     let (_, inventory) = real();
     let top = real_root().join("usr/lib/firmware");
-    let found = Command::new("find").arg(&top).args(["!", "-type", "d", "-printf", "%P\\t%y\\t%Y\\n"]).output().unwrap();
+    let found =
+        Command::new("find").arg(&top).args(["!", "-type", "d", "-printf", "%P\\t%y\\t%Y\\n"]).output().unwrap();
     let mut seen = 0;
     for line in String::from_utf8(found.stdout).unwrap().lines() {
         let mut words = line.split('\t');
@@ -325,7 +326,11 @@ fn what_the_index_says_is_held_against_the_tree() {
     small.write("modules.dep", b"fat.ko.xz:\nfat.ko.xz:\n");
     assert!(message(&small).contains("line 2: a second file"));
     small.write("modules.dep", b"fat.ko.xz: ../../../etc/x.ko\n");
-    assert!(message(&small).contains("modules.dep line 1: path \"../../../etc/x.ko\" has a '..' component"), "{}", message(&small));
+    assert!(
+        message(&small).contains("modules.dep line 1: path \"../../../etc/x.ko\" has a '..' component"),
+        "{}",
+        message(&small)
+    );
     fs::remove_file(small.modules().join("modules.dep")).unwrap();
     small.write("modules.order", b"fat.ko\n");
     assert!(message(&small).contains("modules.dep is missing in the root: run 'depmod 6.1.0-1-test' inside the root"));
@@ -357,6 +362,7 @@ fn kernels_that_are_not_there_are_explained() {
     let empty = tempfile::tempdir().unwrap();
     let error = load(&Sysroot::open(empty.path()).unwrap(), None).unwrap_err().to_string();
     assert!(error.contains("install the distribution's kernel package"), "{error}");
-    let newest: BTreeMap<KernelRelease, ()> = ["6.1.0-1-test", "6.1.0-10-test"].map(|r| (KernelRelease::new(r).unwrap(), ())).into();
+    let newest: BTreeMap<KernelRelease, ()> =
+        ["6.1.0-1-test", "6.1.0-10-test"].map(|r| (KernelRelease::new(r).unwrap(), ())).into();
     assert_eq!(newest.keys().next_back().unwrap().as_str(), "6.1.0-10-test");
 }

@@ -73,7 +73,9 @@ pub enum InventoryError {
         release: KernelRelease,
     },
     /// Module files that no index knows: nothing could load them.
-    #[error("{count} module files are not listed in {path} ({first} is the first): run 'depmod {release}' inside the root")]
+    #[error(
+        "{count} module files are not listed in {path} ({first} is the first): run 'depmod {release}' inside the root"
+    )]
     Unlisted {
         /// `modules.dep`.
         path: TreePath,

@@ -37,10 +37,9 @@ pub struct Dependency<'a> {
 pub fn dep(text: &str) -> Result<Vec<Dependency<'_>>, LineError> {
     let mut out = Vec::new();
     for (line, content) in lines(text) {
-        let (path, needs) = content.split_once(':').ok_or_else(|| LineError {
-            line,
-            problem: format!("there is no colon in {content:?}"),
-        })?;
+        let (path, needs) = content
+            .split_once(':')
+            .ok_or_else(|| LineError { line, problem: format!("there is no colon in {content:?}") })?;
         let needs = needs.split_ascii_whitespace().map(|path| file_name(line, path)).collect::<Result<_, _>>()?;
         out.push(Dependency { line, name: file_name(line, path)?, path, needs });
     }
@@ -151,10 +150,8 @@ pub fn builtin_modinfo(bytes: &[u8]) -> Result<BuiltinInfo, LineError> {
         let string = String::from_utf8_lossy(string);
         // Of the first dot: neither a module's name nor a key has one.
         let parsed = string.split_once('=').and_then(|(head, value)| Some((head.split_once('.')?, value)));
-        let ((module, key), value) = parsed.ok_or_else(|| LineError {
-            line,
-            problem: format!("{string:?} is not of the form 'module.key=value'"),
-        })?;
+        let ((module, key), value) = parsed
+            .ok_or_else(|| LineError { line, problem: format!("{string:?} is not of the form 'module.key=value'") })?;
         match key {
             "alias" => out.aliases.push((value.to_owned(), module_name(line, module)?)),
             "firmware" => {
@@ -175,10 +172,10 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn keyword<'a>(line: usize, content: &'a str, word: &str) -> Result<(ModuleName, &'a str), LineError> {
-    let rest = content.strip_prefix(word).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(|| LineError {
-        line,
-        problem: format!("{content:?} does not begin with '{word} '"),
-    })?;
+    let rest = content
+        .strip_prefix(word)
+        .and_then(|rest| rest.strip_prefix(' '))
+        .ok_or_else(|| LineError { line, problem: format!("{content:?} does not begin with '{word} '") })?;
     let (module, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     Ok((module_name(line, module)?, rest))
 }
@@ -221,7 +218,8 @@ mod tests {
 
     #[test]
     fn hostile_paths_are_refused_with_their_line() {
-        for text in ["a.ko:\n../b.ko:", "a.ko:\n/b.ko:", "a.ko:\nb.ko: x/../../y.ko", "a.ko:\nb.so:", "a.ko:\nnothing"] {
+        for text in ["a.ko:\n../b.ko:", "a.ko:\n/b.ko:", "a.ko:\nb.ko: x/../../y.ko", "a.ko:\nb.so:", "a.ko:\nnothing"]
+        {
             assert_eq!(dep(text).unwrap_err().line, 2, "{text}");
         }
         assert_eq!(order("a.ko\n/etc/x.ko").unwrap_err().line, 2);
@@ -233,7 +231,10 @@ mod tests {
     fn soft_and_weak_dependencies_add_up() {
         let parsed = softdep("softdep a pre: x y post: z\nsoftdep a bare\n").unwrap();
         let kinds: Vec<_> = parsed[&name("a")].iter().map(|(kind, target)| (*kind, target.as_str())).collect();
-        assert_eq!(kinds, [(SoftKind::Pre, "x"), (SoftKind::Pre, "y"), (SoftKind::Post, "z"), (SoftKind::Bare, "bare")]);
+        assert_eq!(
+            kinds,
+            [(SoftKind::Pre, "x"), (SoftKind::Pre, "y"), (SoftKind::Post, "z"), (SoftKind::Bare, "bare")]
+        );
         assert_eq!(weakdep("weakdep a x\nweakdep a y").unwrap()[&name("a")], ["x", "y"]);
         assert_eq!(softdep("soft a").unwrap_err().line, 1);
     }
@@ -248,7 +249,8 @@ mod tests {
 
     #[test]
     fn the_modinfo_of_built_in_modules_is_read() {
-        let parsed = builtin_modinfo(b"fuse.alias=fs-fuse\0x.author=B\xe9\0x.firmware=a/b.bin\0x.firmware=/no\0").unwrap();
+        let parsed =
+            builtin_modinfo(b"fuse.alias=fs-fuse\0x.author=B\xe9\0x.firmware=a/b.bin\0x.firmware=/no\0").unwrap();
         assert_eq!(parsed.aliases, [("fs-fuse".to_owned(), name("fuse"))]);
         assert_eq!(parsed.firmware[&name("x")], [FirmwarePath::new("a/b.bin").unwrap()]);
         assert_eq!(builtin_modinfo(b"a.b=c\0junk\0").unwrap_err().line, 2);

@@ -127,7 +127,10 @@ mod tests {
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-    fn root_of(files: &[&str], links: &[(&str, &str)]) -> Result<(tempfile::TempDir, Sysroot), Box<dyn std::error::Error>> {
+    fn root_of(
+        files: &[&str],
+        links: &[(&str, &str)],
+    ) -> Result<(tempfile::TempDir, Sysroot), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         for file in files {
             let path = dir.path().join(file);
