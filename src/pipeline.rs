@@ -1,1 +1,551 @@
-//! The whole run.
+//! The whole run: a request in, an output folder out. The only file that knows every room.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::boot::build::{self, BuildError, UkiRequest};
+use crate::boot::measure::Pcr11;
+use crate::boot::sign::certificate::load_certificate;
+use crate::boot::sign::{Identity, RsaSigner, SignError, Signer, keys};
+use crate::boot::uki::UkiError;
+use crate::boot::uki::assemble::Payload;
+use crate::boot::uki::stub::{MAX_STUB, Stub};
+use crate::cancel::{Cancel, Cancelled};
+use crate::drivers::depmod::{self, DepmodError};
+use crate::drivers::inventory::{self, Inventory, InventoryError};
+use crate::drivers::select::pattern::Pattern;
+use crate::drivers::select::{self, SelectError, SelectOptions, Selection};
+use crate::drivers::slim;
+use crate::drivers::target::glob::GlobError;
+use crate::drivers::target::{self, TargetError};
+use crate::image::{self, ImageError, Staging};
+use crate::names::{KernelRelease, ModuleName, NameError, TreePath};
+use crate::root::initrd::{self, Compression, InitrdError, InitrdStats};
+use crate::root::scan::{self, ScanError, ScanOptions};
+use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
+use crate::root::tree::{Content, Entry, FileTree, Kind};
+use crate::size::{self, Report};
+
+/// A kernel image larger than this is none.
+const MAX_KERNEL: u64 = 256 << 20;
+/// An `os-release` larger than this is none.
+const MAX_OS_RELEASE: u64 = 64 << 10;
+/// A key or certificate file larger than this is none.
+const MAX_KEY: u64 = 1 << 20;
+/// First systemd whose stub hands a `.ucode` section to the kernel; older ones would neither load nor measure it.
+const STUB_WITH_UCODE: u32 = 256;
+/// Directories that immucore mounts on and that must be there, since it remounts `/` read-only (kairos.md, section 1.1).
+const KAIROS_DIRECTORIES: [&str; 3] = ["oem", "efi", "usr/local/cloud-config"];
+/// Kairos' command line, as AuroraBoot writes it: its words are looked for as a literal prefix.
+const KAIROS_CMDLINE: &str = "console=ttyS0 console=tty1 net.ifnames=1 rd.immucore.oemlabel=COS_OEM rd.immucore.oemtimeout=2 \
+     rd.immucore.uki selinux=0 panic=5 rd.shell=0 systemd.crash_reboot=yes install-mode";
+/// The command line where there is no immucore: the kernel speaks on the serial line and on the screen.
+const PLAIN_CMDLINE: &str = "console=ttyS0 console=tty1";
+/// Kairos' init in a UKI.
+const IMMUCORE: &str = "/usr/bin/immucore";
+/// The target that keeps everything: nothing is slimmed unless a target is named.
+const EVERYTHING: &str = "all";
+/// The init of a root without immucore.
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// The run failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// Reading the root.
+    #[error(transparent)]
+    Root(#[from] SysrootError),
+    /// Reading the root's kernels, modules or firmware.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The hardware target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Choosing drivers.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// Writing indexes.
+    #[error(transparent)]
+    Depmod(#[from] DepmodError),
+    /// Listing the root.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Keys and signatures.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Making the UKI.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Writing the output folder.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A pattern of `--keep` or `--drop`.
+    #[error("{option} {pattern:?}: {source}")]
+    Pattern {
+        /// `--keep` or `--drop`.
+        option: &'static str,
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        source: GlobError,
+    },
+    /// Packing microcode.
+    #[error(transparent)]
+    Initrd(#[from] InitrdError),
+    /// A name in the request.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A file outside of the root cannot be read.
+    #[error("cannot read {what} {path}: {source}")]
+    Input {
+        /// "the key", "the stub".
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A private key would be published.
+    #[error(
+        "{key} is inside the root, as {path}: it would be published in the image; keep keys outside of the root (in a Dockerfile: RUN --mount=type=secret)"
+    )]
+    KeyInRoot {
+        /// The key file.
+        key: PathBuf,
+        /// Its path in the root.
+        path: TreePath,
+    },
+    /// Something that the image needs is not there.
+    #[error("{what} is missing: {advice}")]
+    Missing {
+        /// What.
+        what: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// Told what the run is doing.
+pub trait Progress {
+    /// The next step begins.
+    fn step(&self, text: &str);
+    /// So many of so many bytes of the step are done.
+    fn bytes(&self, done: u64, total: u64);
+}
+
+/// A hardware target: by name, or a file of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hardware {
+    /// `NAME` or `NAME+FEATURE`.
+    Name(String),
+    /// A file.
+    File {
+        /// As given.
+        path: String,
+        /// What it holds.
+        text: String,
+    },
+}
+
+impl Hardware {
+    fn name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::File { path: name, .. } => name,
+        }
+    }
+
+    fn request(&self) -> target::Request<'_> {
+        match self {
+            Self::Name(name) => target::Request::Name(name),
+            Self::File { path, text } => target::Request::File { path, text },
+        }
+    }
+}
+
+/// Which root, and what of it.
+#[derive(Debug, Clone)]
+pub struct SelectRequest {
+    /// The root.
+    pub root: PathBuf,
+    /// Targets; nothing is slimmed where none is named.
+    pub hardware: Vec<Hardware>,
+    /// `--keep`.
+    pub keep: Vec<String>,
+    /// `--drop`.
+    pub drop: Vec<String>,
+    /// The kernel; the newest where none is named.
+    pub kernel: Option<KernelRelease>,
+}
+
+/// Files with keys.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFiles {
+    /// Secure Boot key and certificate.
+    pub secure_boot: Option<(PathBuf, PathBuf)>,
+    /// PCR policy key.
+    pub pcr: Option<PathBuf>,
+}
+
+/// Loaded keys.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// For the Secure Boot signature.
+    pub secure_boot: Option<Identity>,
+    /// For the PCR policies.
+    pub pcr: Option<RsaSigner>,
+    /// What the user should know of the files.
+    pub warnings: Vec<String>,
+}
+
+/// A whole run.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Which root, and what of it.
+    pub select: SelectRequest,
+    /// The output folder.
+    pub output: PathBuf,
+    /// Keys.
+    pub keys: KeyFiles,
+    /// Replaces the default command line.
+    pub cmdline: Option<String>,
+    /// Is added to the command line.
+    pub extend_cmdline: Option<String>,
+    /// The stub; the root's where none is named.
+    pub stub: Option<PathBuf>,
+    /// What `/init` points to.
+    pub init: Option<String>,
+    /// Of the initrd.
+    pub compression: Compression,
+    /// Threads.
+    pub jobs: usize,
+    /// Latest time stamp in the image.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What would be kept and dropped.
+#[derive(Debug)]
+pub struct Plan {
+    /// The root.
+    pub root: Sysroot,
+    /// What it has.
+    pub inventory: Inventory,
+    /// What of that stays.
+    pub selection: Selection,
+    /// The same for people and programs.
+    pub report: Report,
+}
+
+/// What a run made.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Sizes and reasons.
+    pub report: Report,
+    /// Predicted PCR 11.
+    pub pcr11: Pcr11,
+    /// The files in the output folder.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads and pairs keys.
+///
+/// # Errors
+/// A file that cannot be read or used; a key and a certificate that do not belong together.
+pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
+    let mut warnings = Vec::new();
+    let mut load = |path: &Path| -> Result<RsaSigner, PipelineError> {
+        let file = keys::load_key(path)?;
+        if file.world_readable {
+            warnings.push(format!(
+                "every user of this machine can read the private key {0}: chmod 600 {0}",
+                path.display()
+            ));
+        }
+        Ok(file.signer)
+    };
+    let secure_boot = match &files.secure_boot {
+        Some((key, certificate)) => Some(Identity::new(Box::new(load(key)?), load_certificate(certificate)?)?),
+        None => None,
+    };
+    let pcr = files.pcr.as_deref().map(&mut load).transpose()?;
+    Ok(Keys { secure_boot, pcr, warnings })
+}
+
+fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, PipelineError> {
+    let failed = |source| PipelineError::Input { what, path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > limit {
+        let problem = if metadata.is_file() {
+            format!("it has {} bytes, more than {limit}", metadata.len())
+        } else {
+            "it is not a file".to_owned()
+        };
+        return Err(failed(std::io::Error::other(problem)));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Decides what is kept and dropped; changes nothing.
+///
+/// # Errors
+/// A root, kernel, module or target that cannot be used.
+pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
+    progress.step("reading the root");
+    let root = Sysroot::open(&request.root)?;
+    let all = [Hardware::Name(EVERYTHING.to_owned())];
+    let hardware = if request.hardware.is_empty() { &all[..] } else { &request.hardware };
+    let requests: Vec<target::Request<'_>> = hardware.iter().map(Hardware::request).collect();
+    let target = target::resolve(&requests)?;
+    let options = SelectOptions { keep: patterns("--keep", &request.keep)?, drop: patterns("--drop", &request.drop)? };
+    let inventory = inventory::load(&root, request.kernel.as_ref())?;
+    progress.step("choosing drivers and firmware");
+    let firmware_of = |modules: &[&inventory::Module]| Ok(inventory::firmware_of(&root, modules)?);
+    let selection = select::select(&inventory, &target, &options, &firmware_of)?;
+    let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
+    let report = Report::plan(&inventory.kernel.release, &names, &selection);
+    Ok(Plan { root, inventory, selection, report })
+}
+
+fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
+    let pattern = |text: &String| {
+        Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source })
+    };
+    texts.iter().map(pattern).collect()
+}
+
+/// The whole run: root to signed UKI.
+///
+/// # Errors
+/// Anything that keeps the image from being whole; the output folder is then as it was.
+pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
+    let keys = load_keys(&request.keys)?;
+    let Plan { root, inventory, mut selection, mut report } = plan(&request.select, progress)?;
+    report.warnings.extend(keys.warnings.iter().cloned());
+    cancel.check()?;
+
+    let kernel = kernel_image(&root, &inventory)?;
+    let stub = stub(&root, request.stub.as_deref(), &kernel)?;
+    let kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
+    let init = init(&root, request.init.as_deref(), kairos)?;
+    let cmdline = cmdline(request, kairos);
+
+    progress.step("listing files");
+    let mut staging = Staging::new(&request.output)?;
+    let options =
+        ScanOptions { exclude: BTreeSet::from([staging.identity()?]), clamp_mtime: request.source_date_epoch };
+    let scanned = scan::scan(&root, &options, cancel)?;
+    report.warnings.extend(scanned.notes.warnings());
+    let mut tree = scanned.tree;
+
+    let ucode = match stub.version() {
+        Some(version) if version < STUB_WITH_UCODE => {
+            report.warnings.push(format!("the stub (systemd {version}) does not load microcode from a UKI: it stays in the root, where only a late load finds it; use a stub of systemd {STUB_WITH_UCODE} or later"));
+            selection.keep_microcode(&format!("systemd-stub {version}"));
+            let plan = Report::plan(&inventory.kernel.release, &report.target, &selection);
+            report = Report { warnings: report.warnings, ..plan };
+            None
+        }
+        _ => {
+            let microcode = inventory::microcode(&root)?;
+            initrd::early_microcode(microcode.intel, microcode.amd)?
+        }
+    };
+    let kept: BTreeSet<ModuleName> =
+        selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
+    let indexes = depmod::indexes(&root, &inventory, &kept)?;
+    slim::apply(&mut tree, &inventory, &selection, indexes);
+    prepare(&mut tree, &init, request.source_date_epoch)?;
+    refuse_keys(&root, &tree, &request.keys)?;
+    let rootfs = rootfs(&tree);
+
+    progress.step("compressing, measuring and signing");
+    let os_release = os_release(&root, &mut report)?;
+    let mut initrd_stats: Option<InitrdStats> = None;
+    let initrd = Payload::Producer(Box::new(|out| {
+        let progress = |done| progress.bytes(done, rootfs.bytes);
+        initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
+        Ok(())
+    }));
+    let mut file = staging.create(image::UKI)?;
+    let built = build::build(
+        UkiRequest {
+            stub: &stub,
+            kernel,
+            os_release,
+            cmdline: cmdline.into_bytes(),
+            uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
+            initrd: Some(initrd),
+            ucode: ucode.map(Payload::Bytes),
+            splash: None,
+            dtb: None,
+            sbat: None,
+            pcr_signer: keys.pcr.as_ref().map(|signer| signer as &dyn Signer),
+            secure_boot: keys.secure_boot.as_ref(),
+            jobs: request.jobs,
+        },
+        &mut file,
+    )
+    .map_err(|error| unwrap_cancelled(error, cancel))?;
+    drop(file);
+
+    report.rootfs = Some(rootfs);
+    report.initrd = initrd_stats.map(|stats| size::Initrd {
+        bytes: stats.bytes,
+        uncompressed_bytes: stats.uncompressed_bytes,
+        level: request.compression.level,
+    });
+    report.uki = Some(size::Uki {
+        bytes: built.bytes,
+        sections: built
+            .sections
+            .iter()
+            .map(|(name, bytes)| size::Section { name: name.to_string(), bytes: *bytes })
+            .collect(),
+    });
+    staging.write(image::REPORT, json(&report)?.as_bytes())?;
+    staging.write(image::PCRS, json(&serde_json::json!({ "11": built.pcr11 }))?.as_bytes())?;
+    cancel.check()?;
+    let files = staging.commit()?;
+    Ok(Outcome { report, pcr11: built.pcr11, files })
+}
+
+/// Ctrl-C arrives as the error of whatever was being written: it is reported as what it is.
+fn unwrap_cancelled(error: BuildError, cancel: &Cancel) -> PipelineError {
+    match cancel.check() {
+        Err(cancelled) => cancelled.into(),
+        Ok(()) => error.into(),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, PipelineError> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| ImageError::Io {
+        action: "write",
+        path: PathBuf::from(image::REPORT),
+        source: error.into(),
+    })?;
+    Ok(text + "\n")
+}
+
+fn kernel_image(root: &Sysroot, inventory: &Inventory) -> Result<Vec<u8>, PipelineError> {
+    let kernel = &inventory.kernel;
+    match &kernel.image {
+        Some(image) => Ok(root.read(image, MAX_KERNEL)?),
+        None => Err(PipelineError::Missing {
+            what: format!("the boot image of kernel {}", kernel.release),
+            advice: format!(
+                "install the kernel's package whole (/boot/vmlinuz-{} or {}/vmlinuz), or choose another with --kernel",
+                kernel.release, kernel.modules
+            ),
+        }),
+    }
+}
+
+fn stub(root: &Sysroot, given: Option<&Path>, kernel: &[u8]) -> Result<Stub, PipelineError> {
+    let bytes = match given {
+        Some(path) => read_input("the stub", path, MAX_STUB)?,
+        None => {
+            let arch = build::efi_architecture(kernel)?;
+            let path = TreePath::new(format!("usr/lib/systemd/boot/efi/linux{arch}.efi.stub"))?;
+            match root.read(&path, MAX_STUB) {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_not_found() => {
+                    let advice = "install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora) in the root, or name one with --stub".to_owned();
+                    return Err(PipelineError::Missing { what: format!("the systemd stub {path}"), advice });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    Ok(Stub::parse(&bytes).map_err(BuildError::from)?)
+}
+
+fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<String, PipelineError> {
+    let init = given.unwrap_or(if kairos { IMMUCORE } else { SYSTEMD });
+    let found = root.canonical(&TreePath::new(init)?).is_ok();
+    match (found, given) {
+        (true, _) => Ok(format!("/{}", init.trim_start_matches('/'))),
+        (false, Some(_)) => Err(PipelineError::Missing {
+            what: format!("{init} (--init)"),
+            advice: "name a program that is in the root".to_owned(),
+        }),
+        (false, None) => Err(PipelineError::Missing {
+            what: format!("an init: neither {IMMUCORE} nor {SYSTEMD}"),
+            advice: "install systemd in the root, or name a program with --init".to_owned(),
+        }),
+    }
+}
+
+fn cmdline(request: &BuildRequest, kairos: bool) -> String {
+    let default = if kairos { KAIROS_CMDLINE } else { PLAIN_CMDLINE };
+    let text = [request.cmdline.as_deref().unwrap_or(default), request.extend_cmdline.as_deref().unwrap_or_default()]
+        .join(" ");
+    build::collapse_white_space(&text)
+}
+
+fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
+    for path in ["etc/os-release", "usr/lib/os-release"] {
+        match root.read(&TreePath::new(path)?, MAX_OS_RELEASE) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    report.warnings.push("the root has no /etc/os-release: the boot menu will not know the system's name".to_owned());
+    Ok(Vec::new())
+}
+
+/// What a Kairos UKI's root must have, whatever the distribution.
+fn prepare(tree: &mut FileTree, init: &str, source_date_epoch: Option<i64>) -> Result<(), PipelineError> {
+    // What this run adds carries the root directory's time: no clock, and the same for the same root.
+    let mtime = source_date_epoch.unwrap_or_else(|| tree.get(&TreePath::root()).map_or(0, |root| root.mtime));
+    for directory in KAIROS_DIRECTORIES {
+        let mut path = TreePath::root();
+        for component in directory.split('/') {
+            path = path.join(component)?;
+            // A link (`/oem -> ...`) that the root made on purpose stays.
+            if tree.get(&path).is_none() {
+                tree.insert(path.clone(), Entry::directory(mtime));
+            }
+        }
+    }
+    tree.insert(TreePath::new("init")?, Entry::symlink(init.as_bytes(), mtime));
+    Ok(())
+}
+
+fn rootfs(tree: &FileTree) -> size::Rootfs {
+    let bytes = tree.iter().map(|(_, entry)| match &entry.kind {
+        Kind::File(content) => content.length(),
+        _ => 0,
+    });
+    size::Rootfs { files: tree.len() as u64, bytes: bytes.sum() }
+}
+
+/// Refuses a tree that holds one of the private keys, be it the very file or a copy.
+fn refuse_keys(root: &Sysroot, tree: &FileTree, keys: &KeyFiles) -> Result<(), PipelineError> {
+    for key in keys.secure_boot.iter().map(|(key, _)| key).chain(&keys.pcr) {
+        let bytes = read_input("the key", key, MAX_KEY)?;
+        for (path, entry) in tree.iter() {
+            let Kind::File(Content::Root { path: source, seen }) = &entry.kind else { continue };
+            if seen.length == bytes.len() as u64
+                && root.kind(source)? == Some(EntryType::File)
+                && root.read(source, MAX_KEY)? == bytes
+            {
+                return Err(PipelineError::KeyInRoot { key: key.clone(), path: path.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+impl From<UkiError> for PipelineError {
+    fn from(error: UkiError) -> Self {
+        Self::Build(error.into())
+    }
+}

@@ -30,11 +30,19 @@ pub enum SectionName {
     Pcrsig,
     /// The public key of these signatures, PEM.
     Pcrpkey,
+    /// The head of a profile: its sections follow in the file.
+    Profile,
+    /// A device tree that the stub chooses by the machine's compatible string; may repeat.
+    Dtbauto,
+    /// Hardware ids for that choice.
+    Hwids,
+    /// Firmware for that choice; may repeat.
+    Efifw,
 }
 
 impl SectionName {
     /// All sections, in measurement order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Linux,
         Self::Osrel,
         Self::Cmdline,
@@ -46,6 +54,10 @@ impl SectionName {
         Self::Sbat,
         Self::Pcrsig,
         Self::Pcrpkey,
+        Self::Profile,
+        Self::Dtbauto,
+        Self::Hwids,
+        Self::Efifw,
     ];
 
     /// The name as the PE section table has it, with the dot.
@@ -63,6 +75,10 @@ impl SectionName {
             Self::Sbat => ".sbat",
             Self::Pcrsig => ".pcrsig",
             Self::Pcrpkey => ".pcrpkey",
+            Self::Profile => ".profile",
+            Self::Dtbauto => ".dtbauto",
+            Self::Hwids => ".hwids",
+            Self::Efifw => ".efifw",
         }
     }
 
@@ -70,6 +86,22 @@ impl SectionName {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|section| section.as_str() == name)
+    }
+
+    /// Whether what is measured depends on a choice at boot (the profile, the device tree): such images cannot be predicted
+    /// from the list of sections alone.
+    #[must_use]
+    pub const fn is_chosen_at_boot(self) -> bool {
+        matches!(self, Self::Profile | Self::Dtbauto | Self::Hwids | Self::Efifw)
+    }
+
+    /// Whether the content is text that can be shown (ukify's list).
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Osrel | Self::Cmdline | Self::Uname | Self::Sbat | Self::Pcrsig | Self::Pcrpkey | Self::Profile
+        )
     }
 
     /// Whether the stub measures the section into PCR 11.
@@ -85,13 +117,15 @@ impl fmt::Display for SectionName {
     }
 }
 
-/// Receives sections as they are written, in file order, each once and whole: how measurement and writing share one
-/// pass over the payload.
+/// Receives a file as it is written, in file order, each byte once: how writing, measurement, Authenticode and the PE
+/// checksum share one pass over the payload.
 pub trait SectionSink {
     /// A section begins.
     fn begin(&mut self, name: SectionName);
     /// Its next bytes; any number of calls.
     fn data(&mut self, bytes: &[u8]);
-    /// The section is complete.
+    /// The section is complete; padding follows through [`SectionSink::outside`].
     fn end(&mut self);
+    /// Bytes of the file that belong to no section of the UKI: headers, the stub's own sections, padding.
+    fn outside(&mut self, bytes: &[u8]);
 }

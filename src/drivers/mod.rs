@@ -3,4 +3,5 @@
 pub mod depmod;
 pub mod inventory;
 pub mod select;
+pub mod slim;
 pub mod target;

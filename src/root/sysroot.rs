@@ -13,6 +13,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use crate::names::{NameError, TreePath};
 
+mod directory;
+pub use directory::Directory;
+
 /// Links followed before a path counts as a loop (the kernel's own limit).
 const MAX_LINKS: usize = 40;
 
@@ -146,6 +149,16 @@ impl Sysroot {
     }
 
     fn open_at(&self, path: &TreePath, flags: OFlags, action: &'static str) -> Result<OwnedFd, SysrootError> {
+        self.open_with(path, flags, ResolveFlags::empty(), action)
+    }
+
+    fn open_with(
+        &self,
+        path: &TreePath,
+        flags: OFlags,
+        resolve: ResolveFlags,
+        action: &'static str,
+    ) -> Result<OwnedFd, SysrootError> {
         // EAGAIN: a rename somewhere in the tree raced with `..`; the kernel asks to try again.
         for _ in 0..16 {
             match rustix::fs::openat2(
@@ -153,7 +166,7 @@ impl Sysroot {
                 path.as_path(),
                 flags | OFlags::CLOEXEC,
                 Mode::empty(),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | resolve,
             ) {
                 Ok(fd) => return Ok(fd),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
@@ -161,6 +174,15 @@ impl Sysroot {
             }
         }
         Err(SysrootError::Path { action, path: path.clone(), source: rustix::io::Errno::AGAIN.into() })
+    }
+
+    /// Opens the directory `path` for a walk: no link is followed, in no component.
+    ///
+    /// # Errors
+    /// It does not exist, is no directory, lies behind a link, or cannot be read.
+    pub fn directory(&self, path: &TreePath) -> Result<Directory, SysrootError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        Ok(Directory::new(self.open_with(path, flags, ResolveFlags::NO_SYMLINKS, "list")?, path.clone()))
     }
 
     /// Opens a regular file for reading; links are followed inside the root. Never blocks on a named pipe.
@@ -262,28 +284,6 @@ impl Sysroot {
             entries.push(DirEntry { name: name.to_vec(), kind });
         }
         entries.sort();
-        Ok(entries)
-    }
-
-    /// As [`Sysroot::read_dir`], with what each entry is (a link is not followed): much cheaper than asking for each path.
-    ///
-    /// # Errors
-    /// As [`Sysroot::read_dir`].
-    pub fn read_dir_metadata(&self, path: &TreePath) -> Result<Vec<(DirEntry, Metadata)>, SysrootError> {
-        let failed =
-            |errno: rustix::io::Errno| SysrootError::Path { action: "list", path: path.clone(), source: errno.into() };
-        let fd = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, "list")?;
-        let mut entries = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let metadata = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-            entries.push((DirEntry { name: name.to_bytes().to_vec(), kind: EntryType::of(&metadata) }, metadata));
-        }
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(entries)
     }
 

@@ -3,8 +3,9 @@
 //! The manifest says where content is to be read from and how long it is; whoever writes it out fails if the length
 //! changed. Memory grows with the number of entries, never with their bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::sysroot::Metadata;
 use crate::names::TreePath;
 
 /// Where a regular file's bytes come from.
@@ -34,6 +35,21 @@ pub struct Seen {
     pub mtime: (i64, u32),
     /// Time of the last change of the inode: seconds and nanoseconds.
     pub ctime: (i64, u32),
+}
+
+impl Seen {
+    /// What `metadata` says of a regular file.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let nanoseconds = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            device: metadata.st_dev,
+            inode: metadata.st_ino,
+            length: u64::try_from(metadata.st_size).unwrap_or(0),
+            mtime: (metadata.st_mtime, nanoseconds(metadata.st_mtime_nsec)),
+            ctime: (metadata.st_ctime, nanoseconds(metadata.st_ctime_nsec)),
+        }
+    }
 }
 
 impl Content {
@@ -105,6 +121,8 @@ impl Entry {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileTree {
     entries: BTreeMap<TreePath, Entry>,
+    /// The further names of each file that has any: what [`Kind::HardLink`] says, the other way round.
+    names: BTreeMap<TreePath, BTreeSet<TreePath>>,
 }
 
 impl FileTree {
@@ -114,9 +132,14 @@ impl FileTree {
         Self::default()
     }
 
-    /// Adds or replaces an entry. A hard link's target is not followed: see [`FileTree::remove`].
+    /// Adds or replaces an entry. A new entry is a new file: further names of the one that it replaces keep the old content.
     pub fn insert(&mut self, path: TreePath, entry: Entry) -> Option<Entry> {
-        self.entries.insert(path, entry)
+        let replaced = self.remove(&path);
+        if let Kind::HardLink(to) = &entry.kind {
+            self.names.entry(to.clone()).or_default().insert(path.clone());
+        }
+        self.entries.insert(path, entry);
+        replaced
     }
 
     /// The entry at `path`.
@@ -125,7 +148,7 @@ impl FileTree {
         self.entries.get(path)
     }
 
-    /// The entry at `path`, to change it.
+    /// The entry at `path`, to change its mode, owner or time. To make it something else, use [`FileTree::insert`].
     pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Entry> {
         self.entries.get_mut(path)
     }
@@ -133,20 +156,34 @@ impl FileTree {
     /// Removes one entry. Where it carried the content of hard links, the first of them takes the content over.
     pub fn remove(&mut self, path: &TreePath) -> Option<Entry> {
         let removed = self.entries.remove(path)?;
-        if let Kind::File(content) = &removed.kind {
-            let names = |entry: &Entry| matches!(&entry.kind, Kind::HardLink(to) if to == path);
-            let mut heir: Option<TreePath> = None;
-            for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| names(entry)) {
-                match &heir {
-                    None => {
-                        entry.kind = Kind::File(content.clone());
-                        heir = Some(name.clone());
-                    }
-                    Some(first) => entry.kind = Kind::HardLink(first.clone()),
+        if let Kind::HardLink(to) = &removed.kind
+            && let Some(names) = self.names.get_mut(to)
+        {
+            names.remove(path);
+            if names.is_empty() {
+                self.names.remove(to);
+            }
+        }
+        let mut names = self.names.remove(path).unwrap_or_default();
+        if let Some(heir) = names.pop_first() {
+            for name in &names {
+                if let Some(entry) = self.entries.get_mut(name) {
+                    entry.kind = Kind::HardLink(heir.clone());
                 }
+            }
+            if let Some(entry) = self.entries.get_mut(&heir) {
+                entry.kind = removed.kind.clone();
+            }
+            if !names.is_empty() {
+                self.names.insert(heir, names);
             }
         }
         Some(removed)
+    }
+
+    /// The further names of the file at `path`, sorted: the hard links that point to it.
+    pub fn names_of(&self, path: &TreePath) -> impl DoubleEndedIterator<Item = &TreePath> {
+        self.names.get(path).into_iter().flatten()
     }
 
     /// All entries in path order: a directory stands before what it holds.
@@ -173,5 +210,42 @@ impl FileTree {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn three_names() -> FileTree {
+        let mut tree = FileTree::new();
+        tree.insert(path("a"), Entry::file(b"content".to_vec(), 0));
+        for name in ["b", "c"] {
+            tree.insert(path(name), Entry { kind: Kind::HardLink(path("a")), ..Entry::file(Vec::new(), 0) });
+        }
+        tree
+    }
+
+    #[test]
+    fn the_next_name_inherits_the_content() {
+        let mut tree = three_names();
+        tree.remove(&path("a"));
+        assert_eq!(tree.get(&path("b")).map(|e| &e.kind), Some(&Kind::File(Content::Bytes(b"content".to_vec()))));
+        assert_eq!(tree.get(&path("c")).map(|e| &e.kind), Some(&Kind::HardLink(path("b"))));
+        tree.remove(&path("c"));
+        assert_eq!(tree.names_of(&path("b")).count(), 0);
+    }
+
+    #[test]
+    fn a_replaced_file_does_not_change_its_other_names() {
+        let mut tree = three_names();
+        tree.insert(path("a"), Entry::file(b"new".to_vec(), 0));
+        assert_eq!(tree.get(&path("b")).map(|e| &e.kind), Some(&Kind::File(Content::Bytes(b"content".to_vec()))));
+        assert_eq!(tree.names_of(&path("b")).collect::<Vec<_>>(), [&path("c")]);
+        assert_eq!(tree.names_of(&path("a")).count(), 0);
     }
 }

@@ -1,1 +1,174 @@
-//! The size report.
+//! The size report: what an image is made of, what was kept and dropped, and why. `report.json`, schema 1.
+
+use serde::Serialize;
+
+use crate::drivers::select::{Item, Selection};
+use crate::names::KernelRelease;
+
+/// Version of `report.json`'s shape.
+pub const SCHEMA: u32 = 1;
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Release of the kernel in the image.
+    pub kernel: KernelRelease,
+    /// Hardware targets, as given; `all` where nothing is slimmed.
+    pub target: Vec<String>,
+    /// Modules of that kernel.
+    pub modules: Class,
+    /// Firmware files and links.
+    pub firmware: Class,
+    /// The root file system as packed; not in a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Rootfs>,
+    /// The initrd; not in a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<Initrd>,
+    /// The UKI; not in a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uki: Option<Uki>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Modules or firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Class {
+    /// Items that stay.
+    pub kept: u64,
+    /// Their bytes in the root, as the files are compressed there.
+    pub kept_bytes: u64,
+    /// Items that go.
+    pub dropped: u64,
+    /// Their bytes in the root.
+    pub dropped_bytes: u64,
+    /// Every item, by path.
+    pub items: Vec<ReportItem>,
+}
+
+/// One module or firmware file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReportItem {
+    /// In the root, with a leading slash.
+    pub path: String,
+    /// Bytes in the root; 0 for a link.
+    pub bytes: u64,
+    /// Whether it stays.
+    pub kept: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// The packed root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rootfs {
+    /// Entries, directories and links included.
+    pub files: u64,
+    /// Bytes of the regular files, each hard-linked file once.
+    pub bytes: u64,
+}
+
+/// The initrd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Initrd {
+    /// Compressed bytes.
+    pub bytes: u64,
+    /// Bytes of the cpio archive.
+    pub uncompressed_bytes: u64,
+    /// zstd's compression level.
+    pub level: i32,
+}
+
+/// The UKI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uki {
+    /// Bytes of the file, signature included.
+    pub bytes: u64,
+    /// Sections in file order.
+    pub sections: Vec<Section>,
+}
+
+/// A section of the UKI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Section {
+    /// With its dot.
+    pub name: String,
+    /// Bytes of the content.
+    pub bytes: u64,
+}
+
+impl Class {
+    /// Sums up items.
+    #[must_use]
+    pub fn new<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
+        let mut class = Self { kept: 0, kept_bytes: 0, dropped: 0, dropped_bytes: 0, items: Vec::new() };
+        for item in items {
+            let (count, bytes) = match item.kept {
+                true => (&mut class.kept, &mut class.kept_bytes),
+                false => (&mut class.dropped, &mut class.dropped_bytes),
+            };
+            *count += 1;
+            *bytes += item.bytes;
+            class.items.push(ReportItem {
+                path: item.path.to_string(),
+                bytes: item.bytes,
+                kept: item.kept,
+                reason: item.reason.to_string(),
+            });
+        }
+        class.items.sort_by(|a, b| a.path.cmp(&b.path));
+        class
+    }
+}
+
+impl Report {
+    /// The part that a plan knows.
+    #[must_use]
+    pub fn plan(kernel: &KernelRelease, target: &[String], selection: &Selection) -> Self {
+        Self {
+            schema: SCHEMA,
+            kernel: kernel.clone(),
+            target: target.to_vec(),
+            modules: Class::new(selection.modules.values()),
+            firmware: Class::new(selection.firmware.values()),
+            rootfs: None,
+            initrd: None,
+            uki: None,
+            warnings: selection.warnings.clone(),
+        }
+    }
+}
+
+/// Bytes as people read them: `512 B`, `1.5 KiB`, `138.2 MiB`.
+#[must_use]
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Tenths of the unit, rounded; integers only, so that no platform rounds differently.
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).unwrap_or(&"TiB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes_are_readable() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (138 << 20, "138.0 MiB"), (5 << 40, "5.0 TiB")]
+        {
+            assert_eq!(human(bytes), text);
+        }
+    }
+}

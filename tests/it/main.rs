@@ -1,4 +1,4 @@
-//! Whole rooms against real programs and real data.
+//! Integration tests, one binary: each file is a subject.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,5 +10,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod architecture;
 mod depmod;
+mod initrd;
 mod inventory;
+mod roots;
+mod select;
+mod sign;
+mod uki;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::names::TreePath;
-use crate::root::sysroot::{EntryType, Metadata, Sysroot};
+use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
 
 use super::InventoryError;
 
@@ -30,16 +30,17 @@ pub(super) struct Tree<'a> {
 impl Tree<'_> {
     pub(super) fn walk(&mut self, top: &TreePath) -> Result<(), InventoryError> {
         let mut pending = vec![top.clone()];
-        while let Some(directory) = pending.pop() {
-            for (entry, metadata) in self.root.read_dir_metadata(&directory)? {
-                let path = directory.join(&entry.name)?;
-                let node = self.node_of(&path, &metadata)?;
+        while let Some(path) = pending.pop() {
+            let directory = self.root.directory(&path)?;
+            for name in directory.names()? {
+                let node = node_of(&directory.metadata_of(&name)?, || directory.link_target(&name))?;
+                let entry = path.join(&name)?;
                 if node == Node::Directory {
-                    pending.push(path.clone());
+                    pending.push(entry.clone());
                 }
-                self.nodes.insert(path, node);
+                self.nodes.insert(entry, node);
             }
-            self.nodes.insert(directory, Node::Directory);
+            self.nodes.insert(path, Node::Directory);
             if self.nodes.len() > MOST {
                 return Err(InventoryError::TooManyFiles { path: top.clone(), limit: MOST });
             }
@@ -47,20 +48,11 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn node_of(&self, path: &TreePath, metadata: &Metadata) -> Result<Node, InventoryError> {
-        Ok(match EntryType::of(metadata) {
-            EntryType::Directory => Node::Directory,
-            EntryType::File => Node::File(u64::try_from(metadata.st_size).unwrap_or(0)),
-            EntryType::Symlink => Node::Link(self.root.read_link(path)?),
-            EntryType::Other => Node::Other,
-        })
-    }
-
     pub(super) fn node(&self, path: &TreePath) -> Result<Option<Node>, InventoryError> {
         match self.nodes.get(path) {
             Some(node) => Ok(Some(node.clone())),
             None => match self.root.metadata(path) {
-                Ok(metadata) => Ok(Some(self.node_of(path, &metadata)?)),
+                Ok(metadata) => Ok(Some(node_of(&metadata, || self.root.read_link(path))?)),
                 Err(error) if error.is_not_found() => Ok(None),
                 Err(error) => Err(error.into()),
             },
@@ -110,4 +102,13 @@ impl Tree<'_> {
             }
         }
     }
+}
+
+fn node_of(metadata: &Metadata, target: impl Fn() -> Result<Vec<u8>, SysrootError>) -> Result<Node, SysrootError> {
+    Ok(match EntryType::of(metadata) {
+        EntryType::Directory => Node::Directory,
+        EntryType::File => Node::File(u64::try_from(metadata.st_size).unwrap_or(0)),
+        EntryType::Symlink => Node::Link(target()?),
+        EntryType::Other => Node::Other,
+    })
 }

@@ -177,16 +177,18 @@ impl ModuleTree {
     fn walk(root: &Sysroot, top: &TreePath) -> Result<Self, InventoryError> {
         let mut out = Self::default();
         let mut pending = vec![(top.clone(), 0)];
-        while let Some((directory, depth)) = pending.pop() {
-            for (entry, metadata) in root.read_dir_metadata(&directory)? {
-                match entry.kind {
-                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.name.as_slice()) => {}
-                    EntryType::Directory if depth < DEEPEST => pending.push((directory.join(&entry.name)?, depth + 1)),
+        while let Some((path, depth)) = pending.pop() {
+            let directory = root.directory(&path)?;
+            for entry in directory.names()? {
+                let metadata = directory.metadata_of(&entry)?;
+                match EntryType::of(&metadata) {
+                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) => {}
+                    EntryType::Directory if depth < DEEPEST => pending.push((path.join(&entry)?, depth + 1)),
                     EntryType::File => {
-                        if let Some(name) = ModuleName::from_file(&entry.name) {
-                            out.files.insert(directory.join(&entry.name)?, (name, size(&metadata)));
+                        if let Some(name) = ModuleName::from_file(&entry) {
+                            out.files.insert(path.join(&entry)?, (name, size(&metadata)));
                         } else if depth == 0
-                            && let Ok(name) = String::from_utf8(entry.name)
+                            && let Ok(name) = String::from_utf8(entry)
                         {
                             out.top_files.insert(name);
                         }

@@ -1,8 +1,31 @@
 //! `Inventory` x `Target` -> [`Selection`]: what stays, what goes, and why.
+//!
+//! Pure over values: what the kept modules say of their firmware comes through a function, since reading it means
+//! decompressing. The steps are the files: [`pattern`] (the command line's wishes), `closure` (modules), `firmware`, and
+//! [`chain()`], which reads the result backwards. Nothing is removed here: that is `slim`'s work.
+
+mod aliases;
+mod chain;
+mod closure;
+mod error;
+mod firmware;
+mod names;
+pub mod pattern;
+mod reason;
 
 use std::collections::BTreeMap;
 
+use crate::drivers::inventory::{Inventory, Module};
+use crate::drivers::target::Target;
 use crate::names::{FirmwarePath, ModuleName, TreePath};
+
+pub use chain::{ItemRef, chain};
+pub use error::SelectError;
+pub use pattern::Pattern;
+
+use aliases::Aliases;
+use closure::{Graph, Paths};
+use pattern::Matched;
 
 /// Where an edge of the graph comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -17,7 +40,7 @@ pub enum Edge {
     Softdep,
     /// `modules.weakdep`.
     Weakdep,
-    /// An alias that a soft dependency or a rule names.
+    /// An alias that a soft or weak dependency names.
     Alias,
     /// A driver's `firmware=`.
     Firmware,
@@ -48,7 +71,7 @@ pub enum Reason {
     NotAsked,
     /// A module of a kernel that is not the image's.
     OtherKernel,
-    /// Firmware that only built-in or kept drivers could ask for, and none does.
+    /// Firmware that no kept or built-in driver declares or is known to ask for.
     NoDriver,
     /// A second form (plain, `.zst`, `.xz`) of a file that is kept, or one behind another search directory: never loaded.
     Shadowed(TreePath),
@@ -85,3 +108,87 @@ pub struct Selection {
     /// Rules that matched neither a module nor a built-in, and the like.
     pub warnings: Vec<String>,
 }
+
+/// What the command line adds to a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelectOptions {
+    /// `--keep`: stays over and above the target.
+    pub keep: Vec<Pattern>,
+    /// `--drop`: goes although the target asks for it.
+    pub drop: Vec<Pattern>,
+}
+
+/// Reads what modules declare as `firmware=`, by module; modules that declare none may be left out.
+pub type FirmwareOf<'a> = &'a FirmwareReader<'a>;
+
+/// See [`FirmwareOf`].
+pub type FirmwareReader<'a> = dyn Fn(&[&Module]) -> Result<BTreeMap<ModuleName, Vec<FirmwarePath>>, Box<dyn std::error::Error + Send + Sync>>
+    + 'a;
+
+/// Decides about every module and every firmware file of `inventory`.
+///
+/// Rules make roots in their order, then `--keep`; the closure over dependencies follows breadth first; then the firmware of
+/// what is kept. `--keep` and `--drop` of the same item: the exact name wins over a pattern with wildcards. The result does
+/// not depend on anything but the arguments.
+///
+/// # Errors
+/// A pattern that matches nothing; `--drop` of what Kairos cannot boot without, of what is built in, or of what a kept module
+/// depends on; a dependency that does not exist; `firmware_of` fails.
+pub fn select(
+    inventory: &Inventory,
+    target: &Target,
+    options: &SelectOptions,
+    firmware_of: FirmwareOf<'_>,
+) -> Result<Selection, SelectError> {
+    let aliases = Aliases::new(&inventory.modules);
+    let mut keep = Matched::new("--keep", &options.keep, inventory, &aliases)?;
+    let mut drop = Matched::new("--drop", &options.drop, inventory, &aliases)?;
+    keep.settle(&mut drop)?;
+    let paths = Paths::new(&inventory.modules);
+    let graph = Graph { inventory, target, aliases: &aliases, paths: &paths, keep: &keep, drop: &drop };
+    let closure = graph.close()?;
+    let modules = inventory.modules.by_name.values();
+    let kept: Vec<&Module> = modules.clone().filter(|module| closure.kept.contains_key(&module.name)).collect();
+    let firmware = firmware::decide(inventory, target, (&keep, &drop), &kept, firmware_of)?;
+    let item = |module: &Module| {
+        let reason = match (closure.kept.get(&module.name), drop.modules.get(&module.name)) {
+            (Some(link), _) => Reason::Kept(link.clone()),
+            (None, Some(pattern)) => Reason::Dropped(pattern.as_str().to_owned()),
+            (None, None) => Reason::NotAsked,
+        };
+        let kept = matches!(reason, Reason::Kept(_));
+        (module.name.clone(), Item { path: module.path.clone(), bytes: module.bytes, kept, reason })
+    };
+    let mut warnings = closure.warnings;
+    warnings.extend(firmware.warnings);
+    Ok(Selection {
+        modules: modules.map(item).collect(),
+        firmware: firmware.items,
+        missing_firmware: firmware.missing,
+        warnings,
+    })
+}
+
+impl Selection {
+    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel.
+    pub fn keep_microcode(&mut self, stub: &str) {
+        for item in self.firmware.values_mut().filter(|item| item.reason == Reason::InUcode) {
+            item.kept = true;
+            item.reason = Reason::Kept(Link {
+                from: stub.to_owned(),
+                edge: Edge::Curated,
+                to: item.path.to_string(),
+                source: "the stub's version".to_owned(),
+            });
+        }
+    }
+}
+
+/// The path that rules see: below the module directory, without the suffix of a compressed form.
+fn module_path(module: &Module) -> &str {
+    let path = module.relative.as_str();
+    [".xz", ".zst", ".gz"].iter().find_map(|suffix| path.strip_suffix(suffix)).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests;

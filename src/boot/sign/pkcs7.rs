@@ -1,0 +1,151 @@
+//! The Authenticode signature: a PKCS#7 `SignedData` over the digest of a PE image, shaped as `sbsign` makes it, for
+//! that is what firmware has always met.
+//!
+//! Sources: "Windows Authenticode Portable Executable Signature Format", RFC 2315. Two things differ from `sbsign`:
+//! the time of signing is left out unless it is given, and the list of ciphers that OpenSSL adds (S/MIME capabilities)
+//! is left out: the same input gives the same bytes.
+
+use cms::cert::IssuerAndSerialNumber;
+use cms::content_info::CmsVersion;
+use cms::signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo};
+use const_oid::db::{rfc5911, rfc5912};
+use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, SetOfVec};
+use der::{Decode, Encode, Sequence, Tag, TagNumber};
+use sha2::{Digest, Sha256};
+use spki::AlgorithmIdentifierOwned;
+use x509_cert::attr::Attribute;
+
+use super::asn1::{algorithm, time};
+use super::{Identity, SignError};
+
+/// `SPC_INDIRECT_DATA_OBJID`.
+const SPC_INDIRECT_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.4");
+/// `SPC_PE_IMAGE_DATAOBJ`.
+const SPC_PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
+
+/// Signs the Authenticode digest of an image. The result is DER of a PKCS#7 `ContentInfo`: what the certificate table
+/// of the image holds. `signing_time` in seconds since 1970, UTC; it may come from `SOURCE_DATE_EPOCH`.
+///
+/// # Errors
+/// [`SignError::Encoding`], or what the signer gives.
+pub fn spc_pkcs7(digest: &[u8; 32], identity: &Identity, signing_time: Option<u64>) -> Result<Vec<u8>, SignError> {
+    let content = spc_indirect_data(digest).map_err(encoding)?;
+    let attributes = signed_attributes(&content, signing_time).map_err(encoding)?;
+    // Signed is the DER of the attributes as a SET, not with the tag that they have in place (RFC 5652, 5.4).
+    let signature = identity.signer().sign_sha256(&Sha256::digest(attributes.to_der().map_err(encoding)?).into())?;
+    signed_data(content, attributes, signature, identity).map_err(encoding)
+}
+
+fn encoding(source: der::Error) -> SignError {
+    SignError::Encoding { what: "the Authenticode signature", source }
+}
+
+/// `SignedData` of RFC 2315, with the certificates as they were read: encoding them anew could change them.
+#[derive(Sequence)]
+struct SignedData {
+    version: CmsVersion,
+    digest_algorithms: SetOfVec<AlgorithmIdentifierOwned>,
+    content_info: EncapsulatedContentInfo,
+    /// `[0] IMPLICIT`, the signer's first.
+    certificates: Any,
+    signer_infos: SetOfVec<SignerInfo>,
+}
+
+fn signed_data(
+    content: Any,
+    attributes: SetOfVec<Attribute>,
+    signature: Vec<u8>,
+    identity: &Identity,
+) -> der::Result<Vec<u8>> {
+    let certificate = &identity.chain().signer().tbs_certificate;
+    let signer = SignerInfo {
+        version: CmsVersion::V1,
+        sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+            issuer: certificate.issuer.clone(),
+            serial_number: certificate.serial_number.clone(),
+        }),
+        digest_alg: algorithm(rfc5912::ID_SHA_256),
+        signed_attrs: Some(attributes),
+        signature_algorithm: algorithm(rfc5912::RSA_ENCRYPTION),
+        signature: OctetString::new(signature)?,
+        unsigned_attrs: None,
+    };
+    let certificates: Vec<u8> = identity.chain().ders().flatten().copied().collect();
+    let signed = SignedData {
+        // CMS would ask for version 3 with this content type; firmware and sbverify know PKCS#7's 1.
+        version: CmsVersion::V1,
+        digest_algorithms: SetOfVec::try_from([algorithm(rfc5912::ID_SHA_256)])?,
+        content_info: EncapsulatedContentInfo { econtent_type: SPC_INDIRECT_DATA, econtent: Some(content) },
+        certificates: Any::new(context(TagNumber::N0, true), certificates)?,
+        signer_infos: SetOfVec::try_from([signer])?,
+    };
+    cms::content_info::ContentInfo { content_type: rfc5911::ID_SIGNED_DATA, content: Any::encode_from(&signed)? }
+        .to_der()
+}
+
+/// contentType, signingTime if given, messageDigest: in this order by the rules of DER.
+fn signed_attributes(content: &Any, signing_time: Option<u64>) -> der::Result<SetOfVec<Attribute>> {
+    // The content's octets without its tag and length.
+    let digest = Sha256::digest(content.value());
+    let mut attributes = SetOfVec::new();
+    attributes.insert(attribute(rfc5911::ID_CONTENT_TYPE, Any::encode_from(&SPC_INDIRECT_DATA)?)?)?;
+    attributes.insert(attribute(rfc5911::ID_MESSAGE_DIGEST, Any::new(Tag::OctetString, digest.as_slice())?)?)?;
+    if let Some(seconds) = signing_time {
+        attributes.insert(attribute(rfc5911::ID_SIGNING_TIME, Any::encode_from(&time(seconds)?)?)?)?;
+    }
+    Ok(attributes)
+}
+
+fn attribute(oid: ObjectIdentifier, value: Any) -> der::Result<Attribute> {
+    Ok(Attribute { oid, values: SetOfVec::try_from([value])? })
+}
+
+const fn context(number: TagNumber, constructed: bool) -> Tag {
+    Tag::ContextSpecific { number, constructed }
+}
+
+#[derive(Sequence)]
+struct SpcIndirectData {
+    data: SpcAttribute,
+    message_digest: DigestInfo,
+}
+
+#[derive(Sequence)]
+struct SpcAttribute {
+    kind: ObjectIdentifier,
+    value: SpcPeImageData,
+}
+
+#[derive(Sequence)]
+struct SpcPeImageData {
+    flags: BitString,
+    /// `[0] EXPLICIT SpcLink`.
+    file: Any,
+}
+
+#[derive(Sequence)]
+struct DigestInfo {
+    algorithm: AlgorithmIdentifierOwned,
+    digest: OctetString,
+}
+
+fn spc_indirect_data(digest: &[u8; 32]) -> der::Result<Any> {
+    // SpcLink is a choice: `[2] EXPLICIT SpcString`, and that another: `[0] IMPLICIT BMPString`, UTF-16 big-endian.
+    let obsolete: Vec<u8> = "<<<Obsolete>>>".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let string = Any::new(context(TagNumber::N0, false), obsolete)?;
+    let link = Any::new(context(TagNumber::N2, true), string.to_der()?)?;
+    let content = SpcIndirectData {
+        data: SpcAttribute {
+            kind: SPC_PE_IMAGE_DATA,
+            value: SpcPeImageData {
+                flags: BitString::new(0, Vec::new())?,
+                file: Any::new(context(TagNumber::N0, true), link.to_der()?)?,
+            },
+        },
+        message_digest: DigestInfo {
+            algorithm: algorithm(rfc5912::ID_SHA_256),
+            digest: OctetString::new(digest.as_slice())?,
+        },
+    };
+    Any::from_der(&content.to_der()?)
+}

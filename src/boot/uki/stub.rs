@@ -1,0 +1,149 @@
+//! The systemd stub: the EFI program that a UKI's sections are added to.
+
+use std::fmt;
+use std::io::Cursor;
+
+use super::UkiError;
+use super::pe::{DIRECTORY_DEBUG, DIRECTORY_SECURITY, PeHeaders, SectionHeader, u32_at};
+
+/// A stub is about 100 KiB; anything this large is something else.
+pub const MAX_STUB: u64 = 16 << 20;
+/// Bytes of an entry of the debug directory, the only place with file offsets besides the section table.
+pub(super) const DEBUG_ENTRY: usize = 28;
+
+/// A stub, taken apart so that headers and sections can be placed anew.
+#[derive(Clone)]
+pub struct Stub {
+    pub(super) pe: PeHeaders,
+    /// The sections with their bytes in the file, in table order.
+    pub(super) sections: Vec<(SectionHeader, Vec<u8>)>,
+    version: Option<u32>,
+}
+
+impl fmt::Debug for Stub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stub({} sections, systemd {:?})", self.sections.len(), self.version)
+    }
+}
+
+impl Stub {
+    /// Takes a stub apart.
+    ///
+    /// # Errors
+    /// No PE file, a signed one, one with sections of a UKI already in it, or one without `.sdmagic` or `.sbat`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, UkiError> {
+        let refuse = |problem: &str| Err(UkiError::Stub(problem.to_owned()));
+        let pe = PeHeaders::read(&mut Cursor::new(bytes), "the stub")?;
+        if pe.directory(DIRECTORY_SECURITY) != (0, 0) {
+            return refuse("is signed already, its signature would break: give the unsigned stub");
+        }
+        if pe.section(".linux").is_some() {
+            return refuse("has a kernel in it, it is a whole UKI: give the bare stub (linuxx64.efi.stub)");
+        }
+        let mut sections = Vec::new();
+        for section in &pe.sections {
+            let start = usize::try_from(section.raw_offset).unwrap_or(usize::MAX);
+            let size = usize::try_from(section.raw_size).unwrap_or(usize::MAX);
+            let content = bytes.get(start..start.saturating_add(size)).unwrap_or_default();
+            sections.push((section.clone(), content.to_vec()));
+        }
+        let ascending = sections.windows(2).all(|pair| match pair {
+            [(a, _), (b, _)] => {
+                u64::from(a.virtual_address) + u64::from(a.virtual_size) <= u64::from(b.virtual_address)
+            }
+            _ => true,
+        });
+        if !ascending {
+            return refuse("has sections that overlap or are out of order");
+        }
+        let stub = Self { version: None, pe, sections };
+        let Some(magic) = stub.content(".sdmagic") else {
+            return refuse(
+                "has no .sdmagic section: it is not systemd's stub (linuxx64.efi.stub of package systemd-boot-efi)",
+            );
+        };
+        if stub.content(".sbat").is_none() {
+            return refuse("has no .sbat section: firmware with a shim would refuse it");
+        }
+        if !magic.windows(12).any(|window| window == b"systemd-stub") {
+            return refuse(
+                "is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, not the boot loader or an addon",
+            );
+        }
+        let version = version_of(magic);
+        Ok(Self { version, ..stub })
+    }
+
+    /// The machine it runs on: `IMAGE_FILE_HEADER.Machine`.
+    #[must_use]
+    pub fn machine(&self) -> u16 {
+        self.pe.machine
+    }
+
+    /// systemd's version, 257 for `257.13-1~deb13u1`; `None` where it does not tell.
+    #[must_use]
+    pub fn version(&self) -> Option<u32> {
+        self.version
+    }
+
+    /// Its SBAT data.
+    #[must_use]
+    pub fn sbat(&self) -> &[u8] {
+        self.content(".sbat").unwrap_or_default()
+    }
+
+    fn content(&self, name: &str) -> Option<&[u8]> {
+        let (header, content) = self.sections.iter().find(|(header, _)| header.name() == name)?;
+        content.get(..usize::try_from(header.content_size()).ok()?)
+    }
+
+    /// Where the debug directory's entries lie: index of the section, offset in it, number of entries.
+    pub(super) fn debug_directory(&self) -> Option<(usize, usize, usize)> {
+        let (address, size) = self.pe.directory(DIRECTORY_DEBUG);
+        let index = self.sections.iter().position(|(header, content)| {
+            address >= header.virtual_address
+                && u64::from(address - header.virtual_address) + u64::from(size) <= content.len() as u64
+        })?;
+        let offset = usize::try_from(address - self.sections.get(index)?.0.virtual_address).ok()?;
+        let entries = usize::try_from(size).ok()? / DEBUG_ENTRY;
+        (entries > 0).then_some((index, offset, entries))
+    }
+
+    /// The file offset that belongs to an address, for sections placed as in `placed`.
+    pub(super) fn offset_of(placed: &[SectionHeader], address: u32) -> Option<u32> {
+        let section =
+            placed.iter().find(|s| address >= s.virtual_address && address - s.virtual_address < s.raw_size)?;
+        section.raw_offset.checked_add(address - section.virtual_address)
+    }
+
+    /// The address that an entry of the debug directory describes.
+    pub(super) fn debug_address(content: &[u8], entry: usize) -> Option<u32> {
+        u32_at(content, entry + 20)
+    }
+}
+
+/// `#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####` -> 257.
+fn version_of(magic: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(magic).into_owned();
+    let (_, after) = text.split_once("systemd-stub ")?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_the_magic() {
+        assert_eq!(version_of(b"#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####"), Some(257));
+        assert_eq!(version_of(b"#### LoaderInfo: systemd-stub 252 ####\0"), Some(252));
+        assert_eq!(version_of(b"#### LoaderInfo: systemd-boot 252 ####"), None);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        for bytes in [&b""[..], b"MZ", &[0; 4096]] {
+            assert!(matches!(Stub::parse(bytes), Err(UkiError::Pe { .. })));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The flags, as they are written: clap structs and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns a distribution's root file system into a slim, measured, signed Kairos image.
+#[derive(Debug, Parser)]
+#[command(name = "kairos-init", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Without a command the whole run is done:\n  \
+    kairos-init --root DIR --stage build --target uki --hardware x86-generic --output OUT \\\n              \
+    --sb-key db.key --sb-cert db.pem --pcr-key tpm2-pcr-private.pem\n\n\
+    Results go to standard output, progress to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
+pub(crate) struct Cli {
+    /// What to do; without a command: the whole run.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Options of the whole run.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Threads to use [default: one for each processor]; results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what would be kept and dropped, and why; changes nothing
+    Plan(PlanArgs),
+    /// Build, inspect or measure a Unified Kernel Image from files
+    #[command(subcommand)]
+    Uki(UkiCommand),
+    /// Make or show keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print the version
+    Version,
+}
+
+/// Which root, and what of it.
+#[derive(Debug, Args)]
+pub(crate) struct SelectArgs {
+    /// The root file system to work on: a directory
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Hardware target to keep drivers for, or a file with one; repeatable, the union is kept [default: everything is kept]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) hardware: Vec<String>,
+    /// Keep these modules or firmware as well: name, path glob or alias; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) keep: Vec<String>,
+    /// Drop these modules or firmware: name, path glob or alias; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) drop: Vec<String>,
+    /// The kernel to take [default: the newest in the root]
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) kernel: Option<String>,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Which root, and what of it.
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
+}
+
+/// What kind of image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetArg {
+    /// Kernel and dracut initrd for GRUB
+    Generic,
+    /// A Unified Kernel Image for Trusted Boot
+    Uki,
+}
+
+/// A stage of the whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StageArg {
+    /// Install packages and Kairos' files into the root
+    Install,
+    /// Configure the root
+    Init,
+    /// Build artifacts from the root
+    Build,
+    /// All of them
+    All,
+}
+
+/// The whole run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Which root, and what of it.
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
+    /// What kind of image to make
+    #[arg(long, value_enum, default_value = "generic")]
+    pub(crate) target: TargetArg,
+    /// Stages to run; repeatable
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) stage: Vec<StageArg>,
+    /// Write artifacts to this folder; the root is not changed
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Keys to sign with.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Make artifacts without the signatures that no key is given for
+    #[arg(long)]
+    pub(crate) unsigned: bool,
+    /// The kernel command line [default: Kairos' where immucore is in the root, else a serial and a screen console]
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) cmdline: Option<String>,
+    /// Add to the kernel command line
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) extend_cmdline: Option<String>,
+    /// The systemd stub [default: the root's own]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stub: Option<PathBuf>,
+    /// What /init points to [default: immucore where it is in the root, else systemd]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) init: Option<String>,
+    /// Compression of the initrd: zstd[:LEVEL]
+    #[arg(long, value_name = "zstd[:LEVEL]", default_value = "zstd:12")]
+    pub(crate) compression: String,
+    /// Clamp time stamps in the image to this (seconds since 1970)
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) source_date_epoch: Option<i64>,
+}
+
+/// Keys to sign with.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// Private key for the Secure Boot signature: RSA, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sb_key: Option<PathBuf>,
+    /// Certificate of that key: PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sb_cert: Option<PathBuf>,
+    /// Private key for the PCR policies: RSA, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcr_key: Option<PathBuf>,
+}
+
+/// `uki ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UkiCommand {
+    /// Assemble, measure and sign a UKI from files
+    Build(Box<UkiBuildArgs>),
+    /// List the sections of a UKI
+    Inspect(UkiFileArgs),
+    /// Predict PCR 11 of a UKI
+    Measure(UkiMeasureArgs),
+}
+
+/// `uki build`: ukify's names.
+#[derive(Debug, Args)]
+pub(crate) struct UkiBuildArgs {
+    /// The kernel image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) linux: PathBuf,
+    /// An initrd; repeatable, joined in this order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Vec<PathBuf>,
+    /// A microcode archive, handed over before all initrds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ucode: Option<PathBuf>,
+    /// The kernel command line
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) cmdline: Option<String>,
+    /// os-release of the system
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) os_release: Option<String>,
+    /// The kernel's release [default: what an x86 kernel says of itself]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) uname: Option<String>,
+    /// A bitmap to show while booting
+    #[arg(long, value_name = "FILE")]
+    pub(crate) splash: Option<PathBuf>,
+    /// A device tree
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb: Option<PathBuf>,
+    /// SBAT entries of your own; replaces the default entry for UKIs
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) sbat: Option<String>,
+    /// The systemd stub
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stub: PathBuf,
+    /// Keys to sign with.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Where to write the UKI
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// `uki inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiFileArgs {
+    /// The UKI
+    pub(crate) file: PathBuf,
+}
+
+/// `uki measure`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiMeasureArgs {
+    /// The UKI
+    pub(crate) file: PathBuf,
+    /// PCR banks, comma separated
+    #[arg(long, value_name = "BANK,...", value_delimiter = ',', default_value = "sha1,sha256,sha384,sha512")]
+    pub(crate) pcr_banks: Vec<String>,
+    /// Boot phase path, words joined by colons, empty for none; repeatable [default: none, then systemd's four]
+    #[arg(long, value_name = "WORD:...")]
+    pub(crate) phases: Vec<String>,
+}
+
+/// `keys ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make Secure Boot keys (PK, KEK, db) and a PCR key; never overwrites
+    Generate(KeysGenerateArgs),
+    /// Show what a key or certificate file holds
+    Show {
+        /// A private key or a certificate, PEM or DER
+        file: PathBuf,
+    },
+}
+
+/// `keys generate`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysGenerateArgs {
+    /// Folder for the keys
+    #[arg(long, short, value_name = "DIR", default_value = "keys")]
+    pub(crate) output: PathBuf,
+    /// Common name of the certificates: NAME-PK, NAME-KEK, NAME-db
+    #[arg(long, value_name = "NAME", default_value = "Kairos")]
+    pub(crate) name: String,
+    /// Days until the certificates expire
+    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) expiration_in_days: u32,
+    /// Size of the Secure Boot keys in bits
+    #[arg(long, value_name = "BITS", default_value = "2048", value_parser = ["2048", "3072", "4096"])]
+    pub(crate) bits: String,
+}

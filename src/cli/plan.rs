@@ -1,0 +1,95 @@
+//! `plan`: what would be kept and dropped.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use kairos_init::pipeline;
+use kairos_init::size::{Class, human};
+
+use super::args::{GlobalArgs, PlanArgs};
+use super::render::{self, Reporter, count};
+
+/// Directories listed of each kind.
+const DIRECTORIES: usize = 20;
+
+pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
+    let request = super::select_request(&args.select)?;
+    let reporter = Reporter::new(global);
+    let plan = pipeline::plan(&request, &reporter);
+    reporter.finish();
+    let plan = plan?;
+    if global.json {
+        return render::print_json(&plan.report);
+    }
+    render::warn(&plan.report.warnings);
+    let mut text = render::summary(&plan.report);
+    for (title, class) in [("modules", &plan.report.modules), ("firmware", &plan.report.firmware)] {
+        text += &format!("\n{title} by directory{:>28} {:>23}\n", "kept", "dropped");
+        text += &directories(class);
+        text += &format!("\n{title} by reason\n");
+        text += &reasons(class);
+    }
+    render::print(&text)
+}
+
+#[derive(Default)]
+struct Sum {
+    kept: (u64, u64),
+    dropped: (u64, u64),
+}
+
+fn directories(class: &Class) -> String {
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for item in &class.items {
+        let below = item.path.split_once("/modules/").or_else(|| item.path.split_once("/firmware/"));
+        // The release and `kernel/` say nothing; two levels tell classes of drivers apart.
+        let below = below
+            .map_or(item.path.as_str(), |(_, below)| below.split_once("/kernel/").map_or(below, |(_, kernel)| kernel));
+        let parts: Vec<&str> = below.split('/').collect();
+        let depth = parts.len().saturating_sub(1).min(2);
+        let directory = parts.iter().take(depth).copied().collect::<Vec<_>>().join("/");
+        let sum = sums.entry(if directory.is_empty() { "(top)".to_owned() } else { directory }).or_default();
+        let side = if item.kept { &mut sum.kept } else { &mut sum.dropped };
+        side.0 += 1;
+        side.1 += item.bytes;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(name, sum)| (std::cmp::Reverse(sum.kept.1 + sum.dropped.1), name.clone()));
+    let mut text = String::new();
+    for (name, Sum { kept, dropped }) in sums.iter().take(DIRECTORIES) {
+        text += &format!(
+            "  {name:<28} {:>6} {:>11}   {:>6} {:>11}\n",
+            count(kept.0),
+            human(kept.1),
+            count(dropped.0),
+            human(dropped.1)
+        );
+    }
+    if sums.len() > DIRECTORIES {
+        text += &format!("  ... and {} more (--json lists every item)\n", sums.len() - DIRECTORIES);
+    }
+    text
+}
+
+fn reasons(class: &Class) -> String {
+    let mut sums: BTreeMap<(bool, &str), (u64, u64)> = BTreeMap::new();
+    for item in &class.items {
+        let sum = sums.entry((!item.kept, item.reason.as_str())).or_default();
+        sum.0 += 1;
+        sum.1 += item.bytes;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|((dropped, reason), (_, bytes))| (*dropped, std::cmp::Reverse(*bytes), *reason));
+    let mut text = String::new();
+    for side in [false, true] {
+        let rows: Vec<_> = sums.iter().filter(|((dropped, _), _)| *dropped == side).collect();
+        for ((_, reason), (number, bytes)) in rows.iter().take(DIRECTORIES) {
+            let word = if side { "dropped" } else { "kept" };
+            text += &format!("  {word:<7} {:>6} {:>11}  {reason}\n", count(*number), human(*bytes));
+        }
+        if rows.len() > DIRECTORIES {
+            text += &format!("          ... and {} more reasons\n", rows.len() - DIRECTORIES);
+        }
+    }
+    text
+}

@@ -1,0 +1,54 @@
+//! The whole run.
+
+use anyhow::{Result, bail};
+use kairos_init::boot::build::collapse_white_space;
+use kairos_init::pipeline::{self, BuildRequest};
+
+use super::args::{GlobalArgs, RunArgs, StageArg, TargetArg};
+use super::render::{self, Reporter};
+
+pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
+    if args.stage.iter().any(|stage| *stage != StageArg::Build) {
+        bail!("this version runs --stage build only: install and init are still done by the older kairos-init");
+    }
+    if args.target != TargetArg::Uki {
+        bail!("this version builds --target uki only");
+    }
+    let Some(output) = args.output.clone() else {
+        bail!("this version does not slim a root in place: name a folder for the artifacts with --output");
+    };
+    let keys = super::key_files(&args.keys)?;
+    if !args.unsigned && (keys.secure_boot.is_none() || keys.pcr.is_none()) {
+        bail!(
+            "a UKI is signed: give --sb-key, --sb-cert and --pcr-key (make them with `kairos-init keys generate`), or --unsigned"
+        );
+    }
+    let jobs = super::jobs(global);
+    let text = |value: &Option<String>| value.as_deref().map(super::text_or_file).transpose();
+    let request = BuildRequest {
+        select: super::select_request(&args.select)?,
+        output,
+        keys,
+        cmdline: text(&args.cmdline)?,
+        extend_cmdline: text(&args.extend_cmdline)?.map(|text| collapse_white_space(&text)),
+        stub: args.stub,
+        init: args.init,
+        compression: super::compression(&args.compression, jobs)?,
+        jobs,
+        source_date_epoch: args.source_date_epoch,
+    };
+    let cancel = super::cancel_on_signal()?;
+    let reporter = Reporter::new(global);
+    let outcome = pipeline::run(&request, &reporter, &cancel);
+    reporter.finish();
+    let outcome = outcome?;
+    if global.json {
+        return render::print_json(&outcome.report);
+    }
+    render::warn(&outcome.report.warnings);
+    let mut text = render::summary(&outcome.report);
+    for file in &outcome.files {
+        text += &format!("wrote     {}\n", file.display());
+    }
+    render::print(&text)
+}

@@ -1,0 +1,36 @@
+//! Reasons in words, as `report.json` and `plan` show them.
+
+use std::fmt;
+
+use super::{Edge, Link, Reason};
+
+impl fmt::Display for Link {
+    /// Who asked for it and where that is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, source, .. } = self;
+        match self.edge {
+            Edge::Rule => write!(f, "rule {from} ({source})"),
+            Edge::Depends => write!(f, "{from} depends on it ({source})"),
+            Edge::Softdep => write!(f, "soft dependency of {from} ({source})"),
+            Edge::Weakdep => write!(f, "weak dependency of {from} ({source})"),
+            Edge::Alias => write!(f, "{from} asks for it by alias ({source})"),
+            Edge::Firmware => write!(f, "firmware of {from} ({source})"),
+            Edge::Curated => write!(f, "{from} needs it without saying so ({source})"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept(link) => write!(f, "{link}"),
+            Self::NotAsked => f.write_str("nothing in the target asks for it"),
+            Self::OtherKernel => f.write_str("belongs to another kernel than the image's"),
+            Self::NoDriver => f.write_str("no kept driver asks for it"),
+            Self::Shadowed(by) => write!(f, "never loaded: {by} comes first"),
+            Self::Dangling => f.write_str("points to nothing"),
+            Self::InUcode => f.write_str("microcode: travels in the .ucode section"),
+            Self::Dropped(pattern) => write!(f, "--drop {pattern}"),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The real roots that tests work on: made by `tests/run.sh`, missing is a failure.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// The cache of `tests/lib/root.sh`.
+fn cache() -> PathBuf {
+    std::env::var_os("KAIROS_INIT_CACHE").map_or_else(|| PathBuf::from("/var/cache/kairos-init-tests"), PathBuf::from)
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: run tests/run.sh, which makes it", path.display());
+    path
+}
+
+/// Debian 13 with a kernel, the stub and all firmware. Never written to.
+pub(crate) fn base() -> PathBuf {
+    existing(std::env::var_os("KAIROS_INIT_TEST_ROOT").map_or_else(|| cache().join("base"), PathBuf::from))
+}
+
+/// Debian 13 with its own tools: ukify, systemd-measure, kmod.
+pub(crate) fn tools() -> PathBuf {
+    existing(cache().join("tools"))
+}
+
+/// A folder inside of [`tools`], for files that its programs read and write.
+pub(crate) fn tools_folder() -> TempDir {
+    tempfile::Builder::new().prefix("kairos-init-test-").tempdir_in(tools().join("tmp")).unwrap()
+}
+
+/// A file of that folder as the programs inside see it.
+pub(crate) fn inside_tools(folder: &TempDir, name: &str) -> String {
+    let path = folder.path().join(name);
+    format!("/{}", path.strip_prefix(tools()).unwrap().display())
+}
+
+/// The systemd stub of [`base`].
+pub(crate) fn stub() -> Vec<u8> {
+    std::fs::read(existing(base().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub"))).unwrap()
+}
+
+/// The kernel image of [`base`].
+pub(crate) fn kernel() -> Vec<u8> {
+    let boot = base().join("boot");
+    let images = std::fs::read_dir(&boot).unwrap().map(|entry| entry.unwrap().path());
+    let image = images.filter(|path| name(path).starts_with("vmlinuz-")).max().unwrap();
+    std::fs::read(image).unwrap()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}

@@ -1,0 +1,414 @@
+//! Selection on a real root's metadata: Debian's kernel and firmware, as `tests/run.sh` makes them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use kairos_init::drivers::inventory::{self, FirmwareKind, Inventory};
+use kairos_init::drivers::select::{
+    Edge, ItemRef, Pattern, Reason, SelectError, SelectOptions, Selection, chain, select,
+};
+use kairos_init::drivers::target::{self, Matcher, Request, Target};
+use kairos_init::names::ModuleName;
+use kairos_init::root::sysroot::Sysroot;
+
+/// A root with all of a distribution's firmware.
+struct Real {
+    root: Sysroot,
+    inventory: Inventory,
+    generic: Selection,
+}
+
+fn real() -> &'static Real {
+    static REAL: OnceLock<Real> = OnceLock::new();
+    REAL.get_or_init(|| {
+        let path = std::env::var_os("KAIROS_INIT_TEST_ROOT")
+            .map_or_else(|| PathBuf::from("/var/cache/kairos-init-tests/base"), PathBuf::from);
+        assert!(
+            path.join("usr/lib/modules").is_dir(),
+            "no test root at {}: run tests/run.sh, which makes it",
+            path.display()
+        );
+        let root = Sysroot::open(&path).unwrap();
+        let inventory = inventory::load(&root, None).unwrap();
+        let generic = run(&root, &inventory, &target("x86-generic"), &SelectOptions::default()).unwrap();
+        Real { root, inventory, generic }
+    })
+}
+
+fn target(name: &str) -> Target {
+    target::resolve(&[Request::Name(name)]).unwrap()
+}
+
+fn run(
+    root: &Sysroot,
+    inventory: &Inventory,
+    target: &Target,
+    options: &SelectOptions,
+) -> Result<Selection, SelectError> {
+    select(inventory, target, options, &|modules| Ok(inventory::firmware_of(root, modules)?))
+}
+
+/// Without reading a module: for what concerns modules only.
+fn dry(options: &SelectOptions) -> Result<Selection, SelectError> {
+    select(&real().inventory, &target("x86-generic"), options, &|_| Ok(BTreeMap::new()))
+}
+
+fn options(keep: &[&str], drop: &[&str]) -> SelectOptions {
+    let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text).unwrap()).collect();
+    SelectOptions { keep: patterns(keep), drop: patterns(drop) }
+}
+
+#[test]
+fn x86_generic_keeps_what_machines_boot_with() {
+    let wanted = "nvme nvme_core vmd ahci ata_piix ata_generic sd_mod sr_mod scsi_mod virtio_blk virtio_scsi virtio_net virtio_rng \
+        virtio_balloon virtio_gpu virtio_input 9pnet_virtio 9p virtiofs megaraid_sas vmw_pvscsi mptspi mptsas sym53c8xx mpt3sas \
+        smartpqi hpsa aacraid hv_storvsc xen_blkfront sdhci_pci sdhci_acpi mmc_block usb_storage uas usbhid hid_generic xhci_pci \
+        xhci_pci_renesas ehci_pci uhci_hcd ohci_pci e1000 e1000e e100 igb igbvf igc ixgbe i40e ice vmxnet3 8139cp 8139too r8169 realtek \
+        ne2k_pci pcnet32 tulip tg3 bnxt_en mlx5_core mlx5_ib hv_netvsc xen_netfront ena gve ipmi_si ipmi_devintf i6300esb iTCO_wdt \
+        softdog tpm_tis_spi tpm_infineon psmouse evdev efivarfs overlay squashfs erofs loop isofs vfat nls_cp437 nls_iso8859_1 \
+        nls_ascii ext4 xfs btrfs dm_crypt dm_verity dm_thin_pool raid1 crc32c_intel essiv algif_skcipher adiantum kvm_intel \
+        kvm_amd vhost_net tun veth bridge br_netfilter vxlan geneve wireguard ip_vs ip_vs_rr nf_conntrack xt_addrtype \
+        nft_chain_nat ip_set_hash_ip cls_bpf sch_ingress esp4 nfsv4 cifs ceph rbd iscsi_tcp nvme_tcp vfio_pci bochs qxl vmwgfx \
+        ast mgag200 cirrus hyperv_drm hyperv_keyboard hv_utils i2c_i801 i2c_piix4 intel_lpss_pci pinctrl_alderlake coretemp";
+    let real = real();
+    let lost: Vec<_> = wanted
+        .split_whitespace()
+        .filter(|wanted| {
+            let built_in = real.inventory.modules.builtin.contains(*wanted);
+            !built_in && !real.generic.modules.get(*wanted).is_some_and(|item| item.kept)
+        })
+        .collect();
+    assert!(lost.is_empty(), "not kept: {lost:?}");
+}
+
+#[test]
+fn x86_generic_drops_what_it_does_not_promise() {
+    let real = real();
+    let unwanted =
+        ["kernel/sound/", "kernel/drivers/media/", "kernel/drivers/net/wireless/", "kernel/drivers/staging/"];
+    for (name, item) in real.generic.modules.iter().filter(|(_, item)| item.kept) {
+        let path = &real.inventory.modules.by_name[name].relative;
+        let chain = || chain(&real.generic, ItemRef::Module(name));
+        assert!(!unwanted.iter().any(|dir| path.starts_with(dir)), "{}: {:?}", item.path, chain());
+    }
+    for module in ["i915", "amdgpu", "nouveau", "xe", "radeon", "iwlwifi", "cfg80211", "bluetooth", "snd", "null_blk"] {
+        assert_eq!(real.generic.modules[module].reason, Reason::NotAsked, "{module}");
+    }
+    for (path, item) in &real.generic.firmware {
+        let path = path.to_string();
+        let gone =
+            ["/i915/", "/amdgpu/", "/nvidia/", "/qcom/", "/iwlwifi-", "/netronome/flower/", "/rtw89/", "/ath11k/"];
+        assert!(!item.kept || !gone.iter().any(|part| path.contains(part)), "{path}: {:?}", item.reason);
+    }
+}
+
+/// A tenth of all modules and firmware, in bytes on disk (much of what goes is firmware that compresses well: a sixth then).
+#[test]
+fn x86_generic_is_small() {
+    let real = real();
+    let bytes = |kept: bool| -> u64 {
+        let items = real.generic.modules.values().chain(real.generic.firmware.values());
+        items.filter(|item| item.kept || !kept).map(|item| item.bytes).sum()
+    };
+    assert!(bytes(true) * 10 < bytes(false), "{} of {} bytes", bytes(true), bytes(false));
+    assert!(real.generic.warnings.is_empty(), "{:#?}", real.generic.warnings);
+}
+
+#[test]
+fn the_selection_is_closed_and_every_item_has_a_reason_that_starts_at_a_rule() {
+    let real = real();
+    let modules = &real.inventory.modules;
+    let has =
+        |name: &ModuleName| modules.builtin.contains(name) || real.generic.modules.get(name).is_some_and(|i| i.kept);
+    assert_eq!(real.generic.modules.len(), modules.by_name.len());
+    assert_eq!(real.generic.firmware.len(), real.inventory.firmware.entries.len());
+    let mut edges = BTreeSet::new();
+    let normal = |alias: &str| alias.replace('-', "_");
+    let mut exact: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (alias, module) in &modules.aliases {
+        exact.entry(normal(alias)).or_default().push(module);
+    }
+    for (name, item) in &real.generic.modules {
+        assert_eq!(item.kept, matches!(item.reason, Reason::Kept(_)), "{name}");
+        let links = chain(&real.generic, ItemRef::Module(name));
+        assert_eq!(item.kept, !links.is_empty(), "{name}");
+        if !item.kept {
+            continue;
+        }
+        check_chain(&links);
+        assert_eq!(links.last().unwrap().to, name.as_str());
+        edges.extend(links.iter().map(|link| link.edge));
+        for dependency in &modules.dependencies[name] {
+            assert!(has(dependency), "{name} needs {dependency}");
+        }
+        let soft = modules.soft.get(name).into_iter().flatten().map(|(_, wanted)| wanted);
+        for wanted in soft.chain(modules.weak.get(name).into_iter().flatten()) {
+            let Ok(by_name) = ModuleName::new(wanted) else { continue };
+            if modules.by_name.contains_key(&by_name) {
+                assert!(has(&by_name), "{name} asks for {wanted}");
+                continue;
+            }
+            let named = exact.get(&normal(wanted)).into_iter().flatten();
+            for module in named.filter(|_| !modules.builtin.contains(&by_name)) {
+                assert!(has(module), "{name} asks for {wanted}, which is {module}");
+            }
+        }
+    }
+    for edge in [Edge::Rule, Edge::Depends, Edge::Softdep] {
+        assert!(edges.contains(&edge), "no chain has {edge:?}");
+    }
+    for (path, item) in &real.generic.firmware {
+        let links = chain(&real.generic, ItemRef::Firmware(path));
+        assert_eq!(item.kept, !links.is_empty(), "{path}");
+        if item.kept {
+            check_chain(&links);
+        }
+        let Some(FirmwareKind::Link { chain }) = item.kept.then(|| &real.inventory.firmware.entries[path]) else {
+            continue;
+        };
+        for next in chain {
+            assert!(real.generic.firmware.get(next).is_none_or(|item| item.kept), "{path} leads to {next}");
+        }
+    }
+}
+
+fn check_chain(links: &[kairos_init::drivers::select::Link]) {
+    let first = links.first().unwrap();
+    assert!(first.edge == Edge::Rule || first.from.starts_with("built-in "), "{links:?}");
+    for pair in links.windows(2) {
+        assert_eq!(pair[0].to, pair[1].from, "{links:?}");
+    }
+}
+
+#[test]
+fn declared_firmware_of_kept_modules_is_kept_or_reported() {
+    let real = real();
+    let kept: Vec<_> = real.inventory.modules.by_name.values().filter(|m| real.generic.modules[&m.name].kept).collect();
+    let declared = inventory::firmware_of(&real.root, &kept).unwrap();
+    let mut found = 0;
+    for (module, names) in &declared {
+        for name in names {
+            let hits = real.inventory.firmware.lookup(name);
+            assert_eq!(hits.is_empty(), real.generic.missing_firmware.contains_key(name), "{module}: {name}");
+            for hit in hits {
+                found += 1;
+                assert!(real.generic.firmware[&hit.path].kept, "{module}: {name}");
+            }
+        }
+    }
+    assert!(found > 100, "only {found} names are there: the test root lacks its firmware packages");
+    for path in ["intel/ice/ddp/ice.pkg", "rtl_nic/rtl8168h-2.fw", "cxgb4/t6-config.txt", "bnx2x/bnx2x-e2-7.13.21.0.fw"]
+    {
+        let path = format!("usr/lib/firmware/{path}");
+        let item = real.generic.firmware.iter().find(|(p, _)| p.as_bytes() == path.as_bytes());
+        assert!(item.is_some_and(|(_, item)| item.kept), "{path}");
+    }
+    let microcode = real.generic.firmware.values().filter(|item| item.reason == Reason::InUcode).count();
+    assert!(microcode > 50, "{microcode} microcode files");
+}
+
+#[test]
+fn what_kairos_needs_cannot_be_dropped() {
+    for (drop, says) in [
+        ("efivarfs", "Secure Boot"),
+        ("overlay", "cos-layout.env"),
+        ("squashfs", "system extensions"),
+        ("dm-crypt", "LUKS"),
+        ("dm_verity", "dm-verity"),
+        ("kernel/fs/**", "Kairos needs"),
+        ("nls_*", "code page"),
+    ] {
+        let error = dry(&options(&[], &[drop])).unwrap_err();
+        assert!(matches!(error, SelectError::DropRequired { .. }), "{drop}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(says) && text.contains("kmod-db/kairos.toml:") && !text.contains('\n'), "{text}");
+    }
+    let needed = dry(&options(&[], &["nvme_core"])).unwrap_err().to_string();
+    assert!(needed.contains("without which the kept module nvme") && needed.contains("modules.dep"), "{needed}");
+    let built_in = dry(&options(&[], &["tpm_tis"])).unwrap_err().to_string();
+    assert!(built_in.contains("built into the kernel"), "{built_in}");
+    let nothing = dry(&options(&["iwlwif"], &[])).unwrap_err().to_string();
+    assert!(nothing.contains("did you mean \"iwlwifi\"?"), "{nothing}");
+}
+
+#[test]
+fn keep_brings_a_driver_with_its_dependencies_and_firmware() {
+    let real = real();
+    let options = options(&["iwlwifi", "brcm/bcm43xx-0.fw"], &["kernel/drivers/infiniband/hw/hfi1/**"]);
+    let chosen = run(&real.root, &real.inventory, &target("x86-generic"), &options).unwrap();
+    assert!(chosen.modules["iwlwifi"].kept && chosen.modules["cfg80211"].kept);
+    assert_eq!(chosen.modules["hfi1"].reason, Reason::Dropped("kernel/drivers/infiniband/hw/hfi1/**".into()));
+    let firmware: Vec<_> =
+        chosen.firmware.iter().filter(|(_, item)| item.kept).map(|(path, _)| path.to_string()).collect();
+    assert!(firmware.iter().any(|path| path.contains("/iwlwifi-")));
+    assert!(firmware.iter().any(|path| path.ends_with("/brcm/bcm43xx-0.fw")));
+    assert!(!firmware.iter().any(|path| path.contains("hfi1_")), "firmware follows the kept modules");
+}
+
+#[test]
+fn all_keeps_everything() {
+    let real = real();
+    let all = run(&real.root, &real.inventory, &target("all"), &SelectOptions::default()).unwrap();
+    assert!(all.modules.values().all(|item| item.kept));
+    assert!(all.firmware.values().all(|item| item.kept), "every firmware file");
+    assert!(all.warnings.is_empty(), "{:?}", all.warnings);
+}
+
+/// kmod-db's own rules: nothing twice, lists sorted, and every entry matches this kernel or says that it need not.
+#[test]
+fn every_entry_of_the_database_matches_or_is_optional() {
+    let real = real();
+    let modules = &real.inventory.modules;
+    let exists = |name: &ModuleName| modules.by_name.contains_key(name) || modules.builtin.contains(name);
+    let target = target::resolve(&[Request::Name("all"), Request::Name("x86-generic")]).unwrap();
+    let mut wrong = Vec::new();
+    let mut seen = BTreeMap::new();
+    let mut exceptions: BTreeMap<_, bool> = BTreeMap::new();
+    let mut last: Option<&target::Rule> = None;
+    for rule in &target.rules {
+        let key = rule.matcher.to_string();
+        if let Some(other) = seen.insert(key.clone(), &rule.source) {
+            wrong.push(format!("{}: {key} is in {other} too", rule.source));
+        }
+        if let Some(last) = last.filter(|last| last.source == rule.source)
+            && last.matcher.pattern() > rule.matcher.pattern()
+        {
+            wrong.push(format!("{}: {key} is not in its alphabetical place", rule.source));
+        }
+        last = Some(rule);
+        for except in &rule.except {
+            // An exception that leaves nothing out is a mistake, or has outlived its module.
+            let leaves_out = modules.by_name.values().any(|module| {
+                let relative = module.relative.trim_end_matches(".xz");
+                except.matches(relative) && matches_rule(rule, module, relative)
+            });
+            *exceptions.entry((&rule.source, except.as_str())).or_default() |= leaves_out;
+        }
+    }
+    for ((source, except), _) in exceptions.iter().filter(|(_, leaves_out)| !**leaves_out) {
+        wrong.push(format!("{source}: except {except} leaves nothing out"));
+    }
+    let Selection { warnings, .. } = run(&real.root, &real.inventory, &target, &SelectOptions::default()).unwrap();
+    wrong.extend(warnings);
+    for hidden in target.hidden.iter().filter(|hidden| !hidden.optional) {
+        for name in hidden.to.iter().chain([&hidden.from]).filter(|name| !exists(name)) {
+            wrong.push(format!("{}: {name} is not a module of this kernel", hidden.source));
+        }
+    }
+    for family in target.families.iter().filter(|family| !family.optional) {
+        for name in family.drivers.iter().filter(|name| !exists(name)) {
+            wrong.push(format!("{}: {name} is not a module of this kernel", family.source));
+        }
+        for glob in &family.files {
+            if real.inventory.firmware.lookup(&kairos_init::names::FirmwarePath::new(glob.as_str()).unwrap()).is_empty()
+            {
+                wrong.push(format!("{}: {} matches no firmware", family.source, glob.as_str()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn matches_rule(rule: &target::Rule, module: &inventory::Module, relative: &str) -> bool {
+    match &rule.matcher {
+        Matcher::Path(glob) => glob.matches(relative),
+        Matcher::Module(glob) => glob.matches(module.name.as_str()),
+        _ => true,
+    }
+}
+
+/// A pattern of `modules.alias` for PCI, by field: `v d sv sd bc sc i`; `*` is `None`.
+fn pci_fields(alias: &str) -> Option<[Option<u32>; 7]> {
+    let mut rest = alias.strip_prefix("pci:")?;
+    let mut fields = [None; 7];
+    let keys = ["v", "d", "sv", "sd", "bc", "sc", "i"];
+    for (i, key) in keys.iter().enumerate() {
+        rest = rest.strip_prefix(key)?;
+        let end = rest.find(|c: char| c.is_ascii_lowercase()).unwrap_or(rest.len());
+        let (value, tail) = rest.split_at(end);
+        fields[i] = match value.trim_end_matches('*') {
+            "" => None,
+            hex => Some(u32::from_str_radix(hex, 16).ok()?),
+        };
+        rest = tail;
+    }
+    Some(fields)
+}
+
+/// The promise, measured on what people have: every device of these classes that the whole kernel drives is driven after
+/// slimming, by the same drivers.
+///
+/// The fixture is the part of linuxhw/DevicePopulation (2023-03-12, by the users of linux-hardware.org, CC BY 4.0) with these
+/// classes.
+#[test]
+fn every_seen_device_keeps_its_drivers() {
+    let real = real();
+    let population = include_str!("../../fixtures/pci-population.tsv");
+    let patterns: Vec<_> = real
+        .inventory
+        .modules
+        .aliases
+        .iter()
+        .filter_map(|(alias, module)| Some((pci_fields(alias)?, module)))
+        .collect();
+    assert!(patterns.len() > 9000, "{} PCI aliases", patterns.len());
+    let mut by_vendor: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for pattern in &patterns {
+        by_vendor.entry(pattern.0[0]).or_default().push(pattern);
+    }
+    let (mut driven, mut devices, mut seen) = (0_u64, 0, 0_u64);
+    let mut lost = Vec::new();
+    for line in population.lines().filter(|line| !line.starts_with('#')) {
+        let [class, vendor, device, count] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let (vendor, device) = (u32::from_str_radix(vendor, 16).unwrap(), u32::from_str_radix(device, 16).unwrap());
+        let count: u64 = count.parse().unwrap();
+        // Base class and the subclasses that lspci's name may mean (https://pci-ids.ucw.cz, class list).
+        let (base, subs): (u32, &[u32]) = match class {
+            "storage/scsi" => (1, &[0]),
+            "storage/ide" => (1, &[1]),
+            "storage/raid" => (1, &[4]),
+            "storage/ata" => (1, &[5, 6]),
+            "storage/sas" => (1, &[7]),
+            "storage/nvme" => (1, &[8]),
+            "storage/other" => (1, &[0x80]),
+            "net/ethernet" | "ethernet controller" => (2, &[0]),
+            "serial controller" => (7, &[0]),
+            "multiport serial controller" => (7, &[2]),
+            "sd host controller" => (8, &[5]),
+            "input device controller" => (9, &[0, 1, 2, 3, 4, 0x80]),
+            "usb controller" => (12, &[3]),
+            "smbus" => (12, &[5]),
+            "ipmi smic interface" => (12, &[7]),
+            other => panic!("class {other:?} is not known to this test"),
+        };
+        let candidates = [None, Some(vendor)].into_iter().filter_map(|vendor| by_vendor.get(&vendor)).flatten();
+        let drivers: BTreeSet<_> = candidates
+            .filter(|([_, d, _, _, bc, sc, _], _)| {
+                d.is_none_or(|d| d == device)
+                    && bc.is_none_or(|bc| bc == base)
+                    && sc.is_none_or(|sc| subs.contains(&sc))
+            })
+            .map(|(_, module)| *module)
+            .collect();
+        seen += count;
+        if drivers.is_empty() {
+            continue;
+        }
+        devices += 1;
+        driven += count;
+        let gone: Vec<_> = drivers.iter().filter(|module| !real.generic.modules[**module].kept).collect();
+        // An Atheros wireless card without its EEPROM calls itself Ethernet (drivers/net/wireless/ath/ath5k/pci.c).
+        let wireless = (vendor, device) == (0x168c, 0xff1a);
+        if !gone.is_empty() && !wireless {
+            lost.push(format!("{class} {vendor:04x}:{device:04x} seen {count} times: {gone:?} of {drivers:?}"));
+        }
+    }
+    assert!(
+        devices > 1000 && driven * 10 > seen * 5,
+        "{devices} devices, {driven} of {seen} sightings have a driver that is a module"
+    );
+    assert!(lost.is_empty(), "{} devices lose a driver:\n{}", lost.len(), lost.join("\n"));
+}

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Judges what the marker unit of the boot tests wrote. Standard library only.
+
+    check_boot.py measured GUEST.txt PCRS.json   Secure Boot is on, efivarfs is mounted, and PCR 11 of every active bank is
+                                                 what was predicted, before and after each boot phase word
+    check_boot.py drivers FULL.txt SLIM.txt      every device that has a driver in the first has the same one in the second
+
+Prints one line a check, and what differs. Exit code 1 if a check failed.
+"""
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+PHASES = ["enter-initrd", "leave-initrd", "sysinit", "ready"]
+BANKS = ["sha1", "sha256", "sha384", "sha512"]
+failures = 0
+
+
+def check(good, text):
+    """Prints one line and counts the failure."""
+    global failures
+    print(f"    {'ok  ' if good else 'FAIL'} {text}")
+    failures += not good
+
+
+def facts(path):
+    """The lines of the guest between its marks, as lists of words."""
+    lines = Path(path).read_text(errors="replace").replace("\r", "").splitlines()
+    lines = [line.split() for line in lines if line.strip()]
+    start = next((number for number, words in enumerate(lines) if words == ["begin"]), None)
+    if start is None:
+        sys.exit(f"check_boot.py: {path} has no line 'begin': the marker unit did not run")
+    check(lines[-1] == ["end"], "the marker unit ran to its end")
+    return lines[start:]
+
+
+def measured(guest, predicted):
+    lines = facts(guest)
+    check(["efivarfs", "mounted"] in lines, "efivarfs is mounted")
+    check(["secure-boot", "1"] in lines, "the variable SecureBoot is 1")
+    seen = {(words[1], words[2]): words[3] for words in lines if words[0] == "pcr11" and len(words) == 4}
+    answers = {words[1]: words[2] for words in lines if words[0] == "extend" and len(words) == 3}
+    want = json.loads(Path(predicted).read_text())["11"]
+    for bank in BANKS:
+        by_path = {entry.get("phase", ""): entry["hash"].lower() for entry in want.get(bank, [])}
+        path = ""
+        for word in ["before"] + PHASES:
+            if word != "before":
+                path = f"{path}:{word}".lstrip(":")
+                if answers.get(word) != "00000000":
+                    check(False, f"TPM2_PCR_Extend of {word} answered {answers.get(word)}")
+            value = seen.get((word, bank))
+            good = value is not None and value == by_path.get(path)
+            check(good, f"PCR 11, {bank}, phase path '{path}'"
+                  + ("" if good else f": the guest has {value}, predicted was {by_path.get(path)}"))
+
+
+def bound(lines):
+    """(bus, nearest PCI address or first element of the path, driver) of each bound device, counted: numbers of SCSI hosts
+    and USB buses depend on the order in which probes end, PCI addresses do not."""
+    found = Counter()
+    for words in lines:
+        if words[0] != "driver" or len(words) != 5:
+            continue
+        _, bus, _, driver, path = words
+        addresses = re.findall(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", path)
+        found[bus, addresses[-1] if addresses else "/".join(path.split("/")[3:5]), driver] += 1
+    return found
+
+
+def drivers(full, slim):
+    before, after = facts(full), facts(slim)
+    had, has = bound(before), bound(after)
+    check(sum(had.values()) >= 60, f"{sum(had.values())} devices have a driver in the unslimmed system (60 at least)")
+    missing = had - has
+    check(not missing, f"the same drivers bind in the slimmed system ({sum((had & has).values())} devices, "
+          f"{len({driver for _, _, driver in had})} drivers)")
+    for (bus, where, driver), number in sorted(missing.items()):
+        print(f"         missing: {driver} on {bus} at {where}" + (f" ({number} times)" if number > 1 else ""))
+    for (bus, where, driver), number in sorted((has - had).items()):
+        print(f"         only in the slimmed system: {driver} on {bus} at {where}")
+    for what in ["net", "block"]:
+        count = [sum(words[0] == what for words in lines) for lines in (before, after)]
+        check(count[0] == count[1], f"{what}: {count[0]} devices unslimmed, {count[1]} slimmed")
+
+
+def main():
+    commands = {"measured": measured, "drivers": drivers}
+    if len(sys.argv) != 4 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](sys.argv[2], sys.argv[3])
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+# Installs packages that are missing. Sourced after common.sh.
+# shellcheck shell=bash
+
+quickstart_packages=(mmdebstrap debian-archive-keyring gcc libc6-dev file python3)
+boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv)
+oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
+test_packages=(kmod openssl systemd-boot-efi shellcheck time)
+
+# install_packages PACKAGE...: only what is missing is installed, and only then are the package lists fetched.
+install_packages() {
+    command -v apt-get >/dev/null || die "needs Debian or Ubuntu: there is no apt-get here to install: $*"
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    step "installing ${missing[*]}"
+    as_root apt-get -q update >/dev/null || say "apt-get update failed: going on with the package lists that are here"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+# need_rust: Rust comes from its own installer, which is not ours to run.
+need_rust() { command -v cargo >/dev/null || die "cargo is not on PATH: install Rust first"; }
+
+# virt_fw_vars: path of the program that enrols keys in the variables of OVMF, from PyPI, in an environment of its own.
+virt_fw_vars=$cache/venv/bin/virt-fw-vars
+install_virt_fw_vars() {
+    [ -e "$cache/venv.stamp" ] && return 0
+    step "installing virt-firmware in $cache/venv"
+    rm -rf "$cache/venv"
+    if ! { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q --disable-pip-version-check virt-firmware; }; then
+        die "virt-firmware could not be installed with pip in $cache/venv"
+    fi
+    touch "$cache/venv.stamp"
+}

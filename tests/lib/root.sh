@@ -1,0 +1,95 @@
+# The root file systems that the tests work on, made once and kept in the cache. Sourced after common.sh and install.sh.
+#
+#   base   what the main job gets: Debian 13 with a kernel and every firmware and microcode package of the distribution
+#   boot   a copy of base with the marker unit of the boot tests
+#   tools  Debian 13's own programs, as oracles: ukify, systemd-measure, mkosi, depmod, modprobe
+#
+# Each is built as a temporary folder and renamed when it is complete. NAME.stamp holds the version of its recipe: a
+# changed recipe builds the root again. Nothing may write into a finished root.
+# shellcheck shell=bash
+
+suite=trixie
+base_recipe=1
+tools_recipe=1
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# The Debian mirror of this machine; nothing where it has none (Ubuntu): mmdebstrap then takes its default.
+debian_mirror() {
+    {
+        cat /etc/apt/sources.list.d/*.sources | awk '/^URIs:/ { print $2 }'
+        cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list |
+            awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z+]+:\/\//) print $i }'
+    } 2>/dev/null | awk '/\/debian\/?$/ && !found { print; found = 1 }' || true
+}
+
+# make_root NAME RECIPE FUNCTION: FUNCTION fills the folder that it is given.
+make_root() {
+    local name=$1 recipe=$2 fill=$3 dir=$cache/$1 stamp=$cache/$1.stamp
+    [ "$(cat "$stamp" 2>/dev/null)" = "$recipe" ] && [ -d "$dir" ] && return 0
+    step "making the root '$name' in $cache (kept for the next time)"
+    as_root rm -rf "$dir" "$stamp" "$dir".tmp.*
+    local new
+    new=$(mktemp -d "$dir.tmp.XXXXXX")
+    as_root chmod 755 "$new"
+    "$fill" "$new" >"$cache/$name.log" 2>&1 || {
+        tail -n 5 "$cache/$name.log" >&2
+        die "the root '$name' could not be made: see $cache/$name.log"
+    }
+    as_root mv "$new" "$dir"
+    echo "$recipe" >"$stamp"
+}
+
+# bootstrap DIR COMPONENTS PACKAGES
+bootstrap() {
+    local mirror
+    mirror=$(debian_mirror)
+    as_root mmdebstrap --variant=minbase --components="$2" --keyring="$keyring" --include="$3" "$suite" "$1" \
+        ${mirror:+"$mirror"}
+}
+
+# The chains of && matter: `set -e` does nothing in a function whose result is tested.
+fill_base() {
+    local dir=$1 firmware
+    # Two firmware packages ask about their licence.
+    # All of non-free-firmware but: raspi-firmware (writes to /boot), live-task-* (no firmware), dahdi (build scripts),
+    # firmware-nvidia-gsp (conflicts with the Tesla one).
+    bootstrap "$dir" main,non-free-firmware \
+        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi &&
+        as_root chroot "$dir" debconf-set-selections <<'ANSWERS' &&
+firmware-ipw2x00 firmware-ipw2x00/license/accepted boolean true
+firmware-ivtv firmware-ivtv/license/accepted boolean true
+ANSWERS
+        mapfile -t firmware < <(
+            cat "$dir"/var/lib/apt/lists/*non-free-firmware*Packages |
+                awk '/^Package:/ { name = $2 } /^Section: non-free-firmware/ { print name }' |
+                grep -vE '^(raspi-firmware|live-task|firmware-nvidia-gsp|dahdi)' | sort -u
+        ) &&
+        [ ${#firmware[@]} -gt 20 ] &&
+        as_root chroot "$dir" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+            "${firmware[@]}" firmware-linux-free firmware-ath9k-htc firmware-carl9170 &&
+        as_root chroot "$dir" apt-get clean &&
+        as_root find "$dir/var/lib/apt/lists" -mindepth 1 -delete
+}
+
+fill_tools() {
+    bootstrap "$1" main \
+        systemd-ukify,systemd-boot-efi,python3-pefile,mkosi,kmod,sbsigntool,binutils,cpio,zstd,xz-utils,file,time
+}
+
+fill_boot() {
+    local dir=$1 guest=$project/tests/lib/guest
+    as_root cp -a --reflink=auto "$cache/base/." "$dir" &&
+        as_root install -m 755 "$guest/kairos-init-test" "$dir/usr/local/sbin/kairos-init-test" &&
+        as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&
+        as_root ln -s ../kairos-init-test.service "$dir/etc/systemd/system/multi-user.target.wants/"
+}
+
+root_base() { make_root base "$base_recipe" fill_base; }
+root_tools() { make_root tools "$tools_recipe" fill_tools; }
+root_boot() {
+    root_base
+    make_root boot "$base_recipe-$(fingerprint "$project"/tests/lib/guest/*)" fill_boot
+}
+
+# kernel_release DIR: the only kernel of a root that was made here.
+kernel_release() { ls "$1/usr/lib/modules"; }

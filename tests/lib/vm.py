@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
+
+    vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many] [--memory MiB] [--timeout S]
+          [--until REGEX] [--fail REGEX] [--show] [--virt-fw-vars PROGRAM]
+
+--keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
+--tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
+--devices    many: dozens of emulated controllers and network cards
+--until      ends well as soon as the console matches; without it, when the guest powers off
+--fail       ends with 1 as soon as the console matches
+--show       copies the console to stdout
+
+In DIR: console.log (first serial port), guest.txt (second serial port, written by the marker unit), esp.img.
+Exit code: 0 ended well; 1 the time was up, or the console matched --fail, or QEMU failed: the reason is on stderr.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+OWNER = "5b7d4a0e-6f0c-4d5e-9f27-1d7c5a3c9b11"  # of the enrolled keys: any GUID does
+MIB = 1 << 20
+
+# (option of -device, with a disk?). "bus=@" is replaced by a bus with a free slot. No option ROM (romfile=):
+# the firmware would spend minutes in them.
+MANY = [
+    ("nvme,bus=@,serial=nvme1,drive={disk}", True),
+    ("ich9-ahci,bus=@,id=ahci1", False),
+    ("ide-hd,bus=ahci1.0,drive={disk}", True),
+    ("piix4-ide,bus=@,id=piix", False),
+    ("ide-hd,bus=piix.0,drive={disk}", True),
+    ("virtio-blk-pci,bus=@,drive={disk}", True),
+    ("virtio-scsi-pci,bus=@,id=vscsi", False),
+    ("scsi-hd,bus=vscsi.0,drive={disk}", True),
+    ("scsi-cd,bus=vscsi.0,drive={disk}", True),
+    ("megasas,bus=@,id=megasas1", False),
+    ("scsi-hd,bus=megasas1.0,drive={disk}", True),
+    ("megasas-gen2,bus=@,id=megasas2", False),
+    ("scsi-hd,bus=megasas2.0,drive={disk}", True),
+    ("mptsas1068,bus=@,id=mptsas", False),
+    ("scsi-hd,bus=mptsas.0,drive={disk}", True),
+    ("pvscsi,bus=@,id=pvscsi1", False),
+    ("scsi-hd,bus=pvscsi1.0,drive={disk}", True),
+    ("lsi53c895a,bus=@,id=lsi", False),
+    ("scsi-hd,bus=lsi.0,drive={disk}", True),
+    ("am53c974,bus=@,id=am53", False),
+    ("scsi-hd,bus=am53.0,drive={disk}", True),
+    ("sdhci-pci,bus=@,id=sdhci", False),
+    ("sd-card,drive={disk}", True),
+    ("qemu-xhci,bus=@,id=xhci", False),
+    ("usb-storage,bus=xhci.0,drive={disk}", True),
+    ("usb-uas,bus=xhci.0,id=uas", False),
+    ("scsi-hd,bus=uas.0,drive={disk}", True),
+    ("usb-kbd,bus=xhci.0", False),
+    ("usb-mouse,bus=xhci.0", False),
+    ("usb-ehci,bus=@,id=ehci", False),
+    ("usb-storage,bus=ehci.0,drive={disk}", True),
+    ("piix3-usb-uhci,bus=@,id=uhci", False),
+    ("usb-tablet,bus=uhci.0", False),
+    ("pci-ohci,bus=@,id=ohci", False),
+    ("usb-serial,bus=ohci.0,chardev=void", False),
+    ("usb-net,bus=ohci.0", False),
+    ("e1000,bus=@,romfile=", False),
+    ("e1000e,bus=@,romfile=", False),
+    ("igb,bus=@,romfile=", False),
+    ("vmxnet3,bus=@,romfile=", False),
+    ("rtl8139,bus=@,romfile=", False),
+    ("ne2k_pci,bus=@,romfile=", False),
+    ("pcnet,bus=@,romfile=", False),
+    ("tulip,bus=@,romfile=", False),
+    ("i82551,bus=@,romfile=", False),
+    ("virtio-net-pci,bus=@,romfile=", False),
+    ("virtio-rng-pci,bus=@", False),
+    ("virtio-balloon-pci,bus=@", False),
+    ("virtio-serial-pci,bus=@", False),
+    ("virtio-gpu-pci,bus=@", False),
+    ("virtio-keyboard-pci,bus=@", False),
+    ("i6300esb,bus=@", False),
+    ("pci-serial,bus=@,chardev=void2", False),
+]
+
+
+def run(*command, **options):
+    """Runs a command, quietly unless it fails."""
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if done.returncode:
+        sys.exit(f"vm.py: {' '.join(map(str, command))}: exit {done.returncode}: {done.stdout.decode()[-500:]}")
+
+
+def firmware_file(*names):
+    """The first of the OVMF files that this distribution has (Ubuntu and Debian name them alike)."""
+    for name in names:
+        path = Path("/usr/share/OVMF") / name
+        if path.exists():
+            return path
+    sys.exit(f"vm.py: none of {', '.join(names)} in /usr/share/OVMF: install the package ovmf")
+
+
+def make_esp(uki, image):
+    """A FAT image that holds the UKI where the firmware looks on removable media."""
+    size = (uki.stat().st_size + 64 * MIB) // MIB * MIB
+    image.unlink(missing_ok=True)
+    run("mkfs.vfat", "-F", "32", "-C", image, size // 1024)
+    run("mmd", "-i", image, "::EFI", "::EFI/BOOT")
+    run("mcopy", "-i", image, uki, "::EFI/BOOT/BOOTX64.EFI")
+
+
+def make_variables(keys, template, variables, virt_fw_vars):
+    """The firmware's variables: with keys they enforce Secure Boot, without them nothing is enrolled."""
+    if keys is None:
+        shutil.copyfile(template, variables)
+        return
+    run(virt_fw_vars, "-i", template, "-o", variables, "--set-pk", OWNER, keys / "PK.pem", "--add-kek", OWNER,
+        keys / "KEK.pem", "--add-db", OWNER, keys / "db.pem", "--sb")
+
+
+def start_tpm(state):
+    """swtpm with four banks; returns its process and socket."""
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir()
+    run("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256,sha384,sha512", "--overwrite")
+    socket = state / "socket"
+    process = subprocess.Popen(
+        ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={socket}",
+         "--flags", "not-need-init", "--terminate"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(100):
+        if socket.exists():
+            return process, socket
+        time.sleep(0.1)
+    process.kill()
+    sys.exit(f"vm.py: swtpm made no socket at {socket} within 10 seconds")
+
+
+def known_devices():
+    """The devices that this QEMU can emulate."""
+    text = subprocess.run(["qemu-system-x86_64", "-device", "help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return set(re.findall(r'^name "([^"]+)"', text, re.MULTILINE))
+
+
+def many_devices(work):
+    """Options for every device of MANY that this QEMU has, on conventional PCI bridges (the root bus has 32 slots)."""
+    known = known_devices()
+    options = ["-chardev", "null,id=void", "-chardev", "null,id=void2"]
+    buses = []
+    slots = 0
+    absent = []
+    for number, (device, with_disk) in enumerate(MANY):
+        name = device.split(",")[0]
+        if name not in known:
+            absent.append(name)
+            continue
+        if "bus=@" in device:
+            if slots % 16 == 0:
+                buses.append(f"bridge{len(buses)}")
+                options += ["-device", f"pci-bridge,id={buses[-1]},chassis_nr={len(buses)}"]
+            device = device.replace("bus=@", f"bus={buses[-1]},addr={slots % 16 + 1:#x}")
+            slots += 1
+        if with_disk:
+            disk = work / f"disk{number}.img"
+            with open(disk, "wb") as file:
+                file.truncate(8 * MIB)
+            options += ["-drive", f"if=none,id=disk{number},format=raw,file={disk}"]
+            device = device.replace("{disk}", f"disk{number}")
+        options += ["-device", device]
+    if absent:
+        print(f"    this QEMU lacks {', '.join(absent)}: left out of both machines")
+    return options
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uki", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--keys", type=Path)
+    parser.add_argument("--virt-fw-vars", default="virt-fw-vars")
+    parser.add_argument("--tpm", action="store_true")
+    parser.add_argument("--devices", choices=["none", "many"], default="none")
+    parser.add_argument("--memory", type=int, default=4096)
+    parser.add_argument("--timeout", type=float, default=300)
+    parser.add_argument("--until")
+    parser.add_argument("--fail")
+    parser.add_argument("--show", action="store_true")
+    return parser.parse_args()
+
+
+def wait(process, console, options):
+    """Follows the console until the machine ends or a pattern is seen. Returns why it failed, or None."""
+    until = re.compile(options.until.encode()) if options.until else None
+    fail = re.compile(options.fail.encode()) if options.fail else None
+    deadline = time.monotonic() + options.timeout
+    text = b""
+    position = 0
+    while True:
+        ended = process.poll() is not None
+        if console.exists():
+            with open(console, "rb") as file:
+                file.seek(position)
+                new = file.read()
+            position += len(new)
+            text += new
+            if options.show and new:
+                sys.stdout.buffer.write(new)
+                sys.stdout.buffer.flush()
+        if fail and fail.search(text):
+            return f"the console says {fail.search(text).group().decode(errors='replace')!r}"
+        if until and until.search(text):
+            return None
+        if ended:
+            if process.returncode:
+                return f"QEMU ended with {process.returncode} ({console.with_name('qemu.log').read_text()[-300:].strip()})"
+            return f"the machine ended before its console matched {options.until!r}" if until else None
+        if time.monotonic() > deadline:
+            return f"no end after {options.timeout:.0f} s"
+        time.sleep(0.2)
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the machines below end with this script
+    work = options.work
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    make_esp(options.uki, work / "esp.img")
+    variables = work / "vars.fd"
+    make_variables(options.keys, firmware_file("OVMF_VARS_4M.fd"), variables, options.virt_fw_vars)
+    code = firmware_file("OVMF_CODE_4M.secboot.fd")
+    accelerator = os.environ.get("KAIROS_INIT_ACCEL", "tcg")
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+               "-machine", "q35,smm=on,usb=off", "-m", str(options.memory), "-smp", "2",
+               "-accel", "tcg,thread=multi" if accelerator == "tcg" else accelerator,
+               "-cpu", "qemu64",
+               "-global", "driver=cfi.pflash01,property=secure,value=on",
+               "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+               "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
+               "-drive", f"if=none,id=esp,format=raw,file={work / 'esp.img'}",
+               "-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x3",
+               "-serial", f"file:{work / 'console.log'}", "-serial", f"file:{work / 'guest.txt'}"]
+    tpm = None
+    if options.tpm:
+        tpm, socket = start_tpm(work / "tpm")
+        command += ["-chardev", f"socket,id=tpm,path={socket}", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
+                    "-device", "tpm-tis,tpmdev=tpm0"]
+    if options.devices == "many":
+        command += many_devices(work)
+    (work / "command.txt").write_text(" ".join(command) + "\n")
+    started = time.monotonic()
+    with open(work / "qemu.log", "wb") as log:
+        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        failure = wait(machine, work / "console.log", options)
+    finally:
+        for process in filter(None, [machine, tpm]):
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+        (work / "esp.img").unlink(missing_ok=True)
+    print(f"    {time.monotonic() - started:.0f} s")
+    if failure:
+        sys.exit(f"vm.py: {failure}: see {work / 'console.log'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Every test there is, in one run: installs what they need, runs each step, times it, prints a table.
+#   tests/run.sh [STEP...]      all of them by default:
+# format   cargo fmt --check, and shellcheck on the scripts
+# clippy   cargo clippy on all targets, warnings are errors
+# deny     cargo-deny: bans, licences, sources
+# test     cargo test: unit tests and tests/it
+# job      the main job on a Debian 13 root, slimmed and unslimmed
+# repeat   the main job again, elsewhere, later, with one worker and with two: equal byte for byte
+# oracles  tests/oracles.sh
+# boot     tests/boot.sh
+# Exit code 1 if a step failed.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/all.sh
+. "$here/lib/all.sh"
+cd "$project" || die "cannot enter $project"
+
+cargo_deny_version=0.18.9
+
+format() {
+    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/guest/kairos-init-test"
+}
+
+clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }
+
+deny() {
+    local deny=$cache/cargo-deny-$cargo_deny_version/bin/cargo-deny
+    if [ ! -x "$deny" ]; then
+        step "installing cargo-deny $cargo_deny_version in $cache (kept for the next time)"
+        # In a fresh folder outside the project: its .cargo/config.toml is for the project only.
+        (cd / && cargo install cargo-deny --version "$cargo_deny_version" --locked --quiet --root "$cache/cargo-deny-$cargo_deny_version") ||
+            return 1
+    fi
+    "$deny" --log-level warn check bans licenses sources || return 1
+    say "not checked: advisories, since the advisory database cannot be fetched where these tests run"
+}
+
+# The tests in tests/it hold the program against the real root.
+test_() { cargo test --locked --quiet; }
+
+job() (
+    build_binary
+    make_slim
+    make_full
+    size=$(stat -c %s "$binary")
+    [ "$size" -lt $((12 << 20)) ] || die "the binary has $size bytes: 12 MiB are the limit"
+)
+
+repeat() (
+    build_binary
+    make_slim
+    again=$(mktemp -d "${TMPDIR:-/tmp}/kairos-init-repeat.XXXXXX") || die "mktemp failed"
+    trap 'as_root rm -rf "$again"' EXIT
+    for jobs in 1 2; do
+        main_job "$cache/boot" "$again/$jobs/deeper" "$test_keys" --hardware x86-generic --jobs "$jobs"
+        diff -r "$test_dir/slim" "$again/$jobs/deeper" || die "the main job with --jobs $jobs made something else"
+        say "    equal byte for byte with --jobs $jobs"
+        as_root rm -rf "$again/$jobs"
+    done
+)
+
+oracles() { "$here/oracles.sh"; }
+boot() { "$here/boot.sh"; }
+
+steps=(format clippy deny test job repeat oracles boot)
+[ $# -gt 0 ] || set -- "${steps[@]}"
+for name in "$@"; do
+    [[ " ${steps[*]} " == *" $name "* ]] || die "no such step: $name (${steps[*]})"
+done
+
+need_rust
+install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" "${oracle_packages[@]}" "${test_packages[@]}"
+table=""
+failed=0
+passed=0
+timed() {
+    local name=$1 started=$SECONDS verdict=passed
+    say
+    step "step $name"
+    case $name in test) test_ ;; *) "$name" ;; esac || verdict=FAILED
+    [ "$verdict" = passed ] && passed=$((passed + 1)) || failed=$((failed + 1))
+    table+=$(printf '%-8s  %-6s  %5d s' "$name" "$verdict" $((SECONDS - started)))$'\n'
+}
+
+started=$SECONDS
+say
+step "the roots"
+# In a subshell: die ends that, and the table is printed all the same.
+if (root_boot && root_tools); then verdict=passed; else verdict=FAILED failed=1; fi
+table+=$(printf '%-8s  %-6s  %5d s' roots "$verdict" $((SECONDS - started)))$'\n'
+for name in "$@"; do timed "$name"; done
+
+say
+printf '%s' "$table"
+say "$passed passed, $failed failed"
+[ "$failed" = 0 ]
