@@ -2,7 +2,8 @@
 //!
 //! `KAIROS_INIT_TEST_ROOT` names the root; `tests/run.sh` makes it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// A bench has nobody to hand an error to.
+#![allow(clippy::expect_used)]
 
 use std::path::PathBuf;
 
@@ -49,22 +50,21 @@ fn kept(inventory: &Inventory) -> Vec<&Module> {
     inventory.modules.by_name.values().filter(wanted).collect()
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn load_only(bencher: Bencher) {
     let root = root();
     bencher.bench_local(|| load(&root, None).expect("a sound root"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn firmware_only(bencher: Bencher) {
     let root = root();
     let inventory = load(&root, None).expect("a sound root");
     let modules = kept(&inventory);
-    println!("{} modules", modules.len());
     bencher.bench_local(|| firmware_of(&root, &modules).expect("sound modules"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10, sample_size = 1)]
 fn load_and_firmware(bencher: Bencher) {
     let root = root();
     bencher.bench_local(|| {

@@ -100,6 +100,12 @@ pub enum EntryType {
 }
 
 impl EntryType {
+    /// The type that `metadata` tells.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self::from_mode(metadata.st_mode)
+    }
+
     fn from_mode(mode: u32) -> Self {
         match FileType::from_raw_mode(mode) {
             FileType::Directory => Self::Directory,

@@ -94,15 +94,18 @@ fn depmod(root: &Path, release: &str) -> BTreeMap<String, Vec<u8>> {
     files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
+/// A module's file and what it needs.
+type Needs = (String, BTreeSet<String>);
+
 /// Lines of `modules.dep` as sets of what a module needs: depmod's order within a line needs the modules' symbols.
-fn needs(dep: &[u8]) -> Vec<(String, BTreeSet<String>)> {
+fn needs(dep: &[u8]) -> Vec<Needs> {
     let text = std::str::from_utf8(dep).unwrap();
     let set = |words: &str| words.split_ascii_whitespace().map(str::to_owned).collect();
     text.lines().map(|line| line.split_once(':').unwrap()).map(|(path, rest)| (path.to_owned(), set(rest))).collect()
 }
 
 /// The same of `modules.dep.bin`.
-fn needs_of_entries(entries: &[Entry]) -> Vec<(&str, u32, Vec<(String, BTreeSet<String>)>)> {
+fn needs_of_entries(entries: &[Entry]) -> Vec<(&str, u32, Vec<Needs>)> {
     entries.iter().map(|entry| (entry.key.as_str(), entry.priority, needs(entry.value.as_bytes()))).collect()
 }
 
@@ -144,10 +147,7 @@ fn write_indexes(root: &Path, release: &str, files: &BTreeMap<String, Vec<u8>>) 
 fn modaliases(alias_file: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(alias_file).unwrap();
     let patterns = text.lines().filter_map(|line| Some(line.strip_prefix("alias ")?.rsplit_once(' ')?.0));
-    patterns
-        .filter(|pattern| !pattern.contains(['[', ' ']))
-        .map(|pattern| pattern.replace(['*', '?'], "0"))
-        .collect()
+    patterns.filter(|pattern| !pattern.contains(['[', ' '])).map(|pattern| pattern.replace(['*', '?'], "0")).collect()
 }
 
 #[test]

@@ -8,15 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::names::{FirmwarePath, KernelRelease, TreePath};
 use crate::root::sysroot::{EntryType, Sysroot};
 
+use super::glob::{is_pattern, matches};
+use super::links::{MOST, Node, Tree};
 use super::{Compression, Firmware, FirmwareKind, InventoryError};
 
 /// Where firmware is.
 const BASE: &str = "lib/firmware";
-/// Entries below the search directories, virtual ones included, and states of one pattern: far over any distribution's
-/// (5,000), and a bound for directory links that multiply.
-const MOST: usize = 500_000;
-/// Links of one path before it counts as a loop (the kernel's own limit).
-const MAX_LINKS: usize = 40;
 /// Depth of directories outside of the search directories that a directory link leads to.
 const DEEPEST: usize = 16;
 
@@ -273,170 +270,6 @@ fn first(name: &str, mut candidates: Vec<Candidate>) -> Option<Found> {
     Some(Found { name: FirmwarePath::new(name).ok()?, path, compression, keep, shadowed })
 }
 
-fn is_pattern(component: &str) -> bool {
-    component.contains(['*', '?', '['])
-}
-
-/// Whether one component matches a pattern of `*`, `?`, `[abc]`, `[a-z]` and `[!abc]`, as glob(7) has it. A bracket without
-/// an end stands for itself.
-#[must_use]
-pub fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on after the last star: the pattern behind it, and one more character of the name taken by it.
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(character) = name.get(n) {
-        if pattern.get(p) == Some(&'*') {
-            star = Some((p + 1, n));
-            p += 1;
-        } else if let Some(length) = one(pattern.get(p..).unwrap_or_default(), *character) {
-            p += length;
-            n += 1;
-        } else if let Some((behind, taken)) = star {
-            star = Some((behind, taken + 1));
-            (p, n) = (behind, taken + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == '*')
-}
-
-/// The length of the pattern's first element if it matches `character`.
-fn one(pattern: &[char], character: char) -> Option<usize> {
-    match pattern {
-        ['?', ..] => Some(1),
-        ['[', rest @ ..] => {
-            let (negated, set) = match rest {
-                ['!' | '^', set @ ..] => (true, set),
-                set => (false, set),
-            };
-            // A bracket right at the beginning is a member of the set.
-            let Some(length) = set.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else {
-                return (character == '[').then_some(1);
-            };
-            let mut members = set.get(..length)?;
-            let mut inside = false;
-            while let [first, rest @ ..] = members {
-                if let ['-', last, rest @ ..] = rest {
-                    inside |= (*first..=*last).contains(&character);
-                    members = rest;
-                } else {
-                    inside |= *first == character;
-                    members = rest;
-                }
-            }
-            (inside != negated).then_some(length + 2 + usize::from(negated))
-        }
-        [literal, ..] => (*literal == character).then_some(1),
-        [] => None,
-    }
-}
-
-/// What a path is, a last link not followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
-    Directory,
-    File(u64),
-    Link(Vec<u8>),
-    Other,
-}
-
-/// The search directories as they were walked, so that following a link asks the system nothing in most cases.
-struct Tree<'a> {
-    root: &'a Sysroot,
-    nodes: BTreeMap<TreePath, Node>,
-}
-
-impl Tree<'_> {
-    fn walk(&mut self, top: &TreePath) -> Result<(), InventoryError> {
-        let mut pending = vec![top.clone()];
-        while let Some(directory) = pending.pop() {
-            for entry in self.root.read_dir(&directory)? {
-                let path = directory.join(&entry.name)?;
-                let node = match entry.kind {
-                    EntryType::Directory => {
-                        pending.push(path.clone());
-                        Node::Directory
-                    }
-                    _ => self.ask(&path)?.unwrap_or(Node::Other),
-                };
-                self.nodes.insert(path, node);
-            }
-            self.nodes.insert(directory, Node::Directory);
-            if self.nodes.len() > MOST {
-                return Err(InventoryError::TooManyFiles { path: top.clone(), limit: MOST });
-            }
-        }
-        Ok(())
-    }
-
-    fn ask(&self, path: &TreePath) -> Result<Option<Node>, InventoryError> {
-        let stat = match self.root.metadata(path) {
-            Ok(stat) => stat,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-            rustix::fs::FileType::Directory => Node::Directory,
-            rustix::fs::FileType::RegularFile => Node::File(u64::try_from(stat.st_size).unwrap_or(0)),
-            rustix::fs::FileType::Symlink => Node::Link(self.root.read_link(path)?),
-            _ => Node::Other,
-        }))
-    }
-
-    fn node(&self, path: &TreePath) -> Result<Option<Node>, InventoryError> {
-        match self.nodes.get(path) {
-            Some(node) => Ok(Some(node.clone())),
-            None => self.ask(path),
-        }
-    }
-
-    /// Where the link at `path` (whose directory is resolved) leads: what is there, its path, the further links on the way.
-    /// `None` for nothing or a loop.
-    fn follow(
-        &self,
-        path: &TreePath,
-        target: &[u8],
-    ) -> Result<Option<(Node, TreePath, Vec<TreePath>)>, InventoryError> {
-        let mut at = path.parent().unwrap_or_default();
-        let mut node = Node::Directory;
-        let mut links = Vec::new();
-        let mut pending = Vec::new();
-        let mut target = target.to_vec();
-        loop {
-            if target.starts_with(b"/") {
-                at = TreePath::root();
-            }
-            pending.extend(target.split(|&b| b == b'/').rev().map(<[u8]>::to_vec));
-            target = loop {
-                let Some(component) = pending.pop() else { return Ok(Some((node, at, links))) };
-                match component.as_slice() {
-                    b"" | b"." => continue,
-                    _ if node != Node::Directory => return Ok(None),
-                    b".." => {
-                        at = at.parent().unwrap_or_default();
-                        continue;
-                    }
-                    _ => {}
-                }
-                let next = at.join(&component)?;
-                match self.node(&next)? {
-                    None => return Ok(None),
-                    Some(Node::Link(target)) => {
-                        links.push(next);
-                        break target;
-                    }
-                    Some(other) => (node, at) = (other, next),
-                }
-            };
-            if links.len() > MAX_LINKS {
-                return Ok(None);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -547,23 +380,6 @@ mod tests {
                 |name| if name.starts_with('/') { name.clone() } else { format!("/usr/lib/firmware/{name}") },
             );
             self
-        }
-    }
-
-    #[test]
-    fn glob_elements() {
-        for (pattern, name, expected) in [
-            ("a*c", "abbc", true),
-            ("a*c", "abbd", false),
-            ("*", "", true),
-            ("[!a]x", "bx", true),
-            ("[!a]x", "ax", false),
-            ("[]]", "]", true),
-            ("[a", "[a", true),
-            ("a?", "a", false),
-            ("*a*b*", "xaxbx", true),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{KernelRelease, ModuleName, TreePath};
-use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
+use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
 
 use super::{Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels};
 
@@ -75,7 +75,7 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
         out.dependencies.insert(entry.name, entry.needs);
     }
     let mut unlisted = Vec::new();
-    for (path, name) in tree.files.into_iter().filter(|(path, _)| !listed.contains(path)) {
+    for (path, (name, _)) in tree.files.into_iter().filter(|(path, _)| !listed.contains(path)) {
         // Of several files of one name depmod lists the first by its search order; kmod never loads the others.
         if out.by_name.contains_key(&name) { out.shadowed.push(path) } else { unlisted.push(path) }
     }
@@ -144,25 +144,31 @@ fn module_file(
     root: &Sysroot,
     kernel: &Kernel,
     relative: &str,
-    files: &BTreeMap<TreePath, ModuleName>,
+    files: &BTreeMap<TreePath, (ModuleName, u64)>,
 ) -> Result<Option<(TreePath, u64)>, InventoryError> {
-    let mut path = kernel.modules.join(relative)?;
-    if !files.contains_key(&path) {
-        // Not met as a file: a link, or below one.
-        match absent(root.canonical(&path))? {
-            Some(target) if root.kind(&target)? == Some(EntryType::File) => path = target,
-            _ => return Ok(None),
-        }
+    let path = kernel.modules.join(relative)?;
+    if let Some((_, bytes)) = files.get(&path) {
+        return Ok(Some((path, *bytes)));
     }
-    let bytes = root.metadata(&path)?.st_size;
-    Ok(Some((path, u64::try_from(bytes).unwrap_or(0))))
+    // Not met as a file: a link, or below one.
+    match absent(root.canonical(&path))? {
+        Some(target) if root.kind(&target)? == Some(EntryType::File) => {
+            let bytes = size(&root.metadata(&target)?);
+            Ok(Some((target, bytes)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn size(metadata: &Metadata) -> u64 {
+    u64::try_from(metadata.st_size).unwrap_or(0)
 }
 
 /// The files of a module directory.
 #[derive(Default)]
 struct ModuleTree {
-    /// Module files by path, links to them not followed.
-    files: BTreeMap<TreePath, ModuleName>,
+    /// Module files by path, with name and bytes; links to them not followed.
+    files: BTreeMap<TreePath, (ModuleName, u64)>,
     /// Names of the files right in the directory.
     top_files: BTreeSet<String>,
 }
@@ -171,16 +177,18 @@ impl ModuleTree {
     fn walk(root: &Sysroot, top: &TreePath) -> Result<Self, InventoryError> {
         let mut out = Self::default();
         let mut pending = vec![(top.clone(), 0)];
-        while let Some((directory, depth)) = pending.pop() {
-            for entry in root.read_dir(&directory)? {
-                match entry.kind {
-                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.name.as_slice()) => {}
-                    EntryType::Directory if depth < DEEPEST => pending.push((directory.join(&entry.name)?, depth + 1)),
+        while let Some((path, depth)) = pending.pop() {
+            let directory = root.directory(&path)?;
+            for entry in directory.names()? {
+                let metadata = directory.metadata_of(&entry)?;
+                match EntryType::of(&metadata) {
+                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) => {}
+                    EntryType::Directory if depth < DEEPEST => pending.push((path.join(&entry)?, depth + 1)),
                     EntryType::File => {
-                        if let Some(name) = ModuleName::from_file(&entry.name) {
-                            out.files.insert(directory.join(&entry.name)?, name);
+                        if let Some(name) = ModuleName::from_file(&entry) {
+                            out.files.insert(path.join(&entry)?, (name, size(&metadata)));
                         } else if depth == 0
-                            && let Ok(name) = String::from_utf8(entry.name)
+                            && let Ok(name) = String::from_utf8(entry)
                         {
                             out.top_files.insert(name);
                         }

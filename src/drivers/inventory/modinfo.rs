@@ -22,8 +22,9 @@ use super::{Compression, InventoryError, Module, ModuleFileError, decompress, el
 
 /// Bytes that a module may have when decompressed. The largest of Debian's 6.12 has 21 MiB.
 const MODULE_LIMIT: u64 = 256 << 20;
-/// Bytes decoded between two looks for the end of the list: more decodes too far, fewer asks the decoder too often.
-const STEP: usize = 16 << 10;
+/// Bytes decoded between two looks for the end of the list: half of them are decoded in vain for each module, at about
+/// 15 ns each.
+const STEP: usize = 2 << 10;
 /// What every list has: the first from the module's source, the others from modpost.
 const ALWAYS: [&[u8]; 4] = [b"license", b"depends", b"name", b"vermagic"];
 /// The keys that anyone reads (`include/linux/module.h`, `scripts/mod/modpost.c`). Others, which a driver may invent, are
@@ -210,12 +211,17 @@ fn until_list_ends(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> Result<Option
     let mut scan = Scan::default();
     loop {
         let before = buffer.len();
-        reader.take(STEP as u64).read_to_end(buffer)?;
-        if buffer.len() == before {
-            return Ok(None);
-        }
-        if buffer.len() as u64 > MODULE_LIMIT {
+        if before as u64 > MODULE_LIMIT {
             return Err(ModuleFileError::TooLarge { limit: MODULE_LIMIT });
+        }
+        buffer.resize(before + STEP, 0);
+        let read = reader.read(buffer.get_mut(before..).unwrap_or_default());
+        buffer.truncate(before + read.as_ref().map_or(0, |read| *read));
+        match read {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
         }
         match scan.look(buffer) {
             View::More => {}
