@@ -78,6 +78,7 @@ fn initrd_from_memory(bencher: divan::Bencher<'_, '_>, compression: &str) {
     let tree = in_memory(50);
     let root = Sysroot::open(std::path::Path::new("/")).unwrap();
     let compression: Compression = compression.parse().unwrap();
-    let write = || build(&tree, &root, &compression.with_workers(2), std::io::sink(), &Cancel::default()).unwrap();
+    let write =
+        || build(&tree, &root, &compression.with_workers(2), std::io::sink(), &Cancel::default(), &|_| {}).unwrap();
     bencher.counter(BytesCount::new(write().uncompressed_bytes)).bench(write);
 }

@@ -2,6 +2,8 @@
 //!
 //! `KAIROS_INIT_TEST_ROOT` names the root; `tests/run.sh` makes it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::PathBuf;
 
 use divan::Bencher;

@@ -314,7 +314,9 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
-    let pattern = |text: &String| Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source });
+    let pattern = |text: &String| {
+        Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source })
+    };
     texts.iter().map(pattern).collect()
 }
 
@@ -351,8 +353,13 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             None
         }
         _ => {
-            let microcode = inventory::microcode(&root)?;
-            initrd::early_microcode(microcode.intel, microcode.amd)?
+            // Read once to see that it is sound, and again when it is written: it need not lie in memory beside the
+            // compressor's window.
+            let pack = |root: &Sysroot| -> Result<_, PipelineError> {
+                let microcode = inventory::microcode(root)?;
+                Ok(initrd::early_microcode(microcode.intel, microcode.amd)?)
+            };
+            pack(&root)?.is_some().then_some(pack)
         }
     };
     let kept: BTreeSet<ModuleName> =
@@ -362,6 +369,8 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     prepare(&mut tree, &init, request.source_date_epoch)?;
     refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
+    let uname = inventory.kernel.release.as_str().as_bytes().to_vec();
+    drop((inventory, selection));
 
     progress.step("compressing, measuring and signing");
     let os_release = os_release(&root, &mut report)?;
@@ -378,9 +387,12 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             kernel,
             os_release,
             cmdline: cmdline.into_bytes(),
-            uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
+            uname,
             initrd: Some(initrd),
-            ucode: ucode.map(Payload::Bytes),
+            ucode: ucode.map(|pack| {
+                let root = &root;
+                Payload::Producer(Box::new(move |out| Ok(out.write_all(&pack(root)?.unwrap_or_default())?)))
+            }),
             splash: None,
             dtb: None,
             sbat: None,

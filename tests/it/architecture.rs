@@ -46,8 +46,8 @@ fn wings_import_downwards_only() {
         }
         let may = allowed.get(wing).unwrap_or_else(|| panic!("{wing} is a wing without a place in the order"));
         for line in std::fs::read_to_string(&file).unwrap().lines() {
-            for (at, _) in line.match_indices("crate::") {
-                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            for after in line.split("crate::").skip(1) {
+                let name: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if !allowed.contains_key(name.as_str()) {
                     continue;
                 }

@@ -144,7 +144,10 @@ fn write_indexes(root: &Path, release: &str, files: &BTreeMap<String, Vec<u8>>) 
 fn modaliases(alias_file: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(alias_file).unwrap();
     let patterns = text.lines().filter_map(|line| Some(line.strip_prefix("alias ")?.rsplit_once(' ')?.0));
-    patterns.filter(|pattern| !pattern.contains(['[', ' '])).map(|pattern| pattern.replace('*', "0").replace('?', "0")).collect()
+    patterns
+        .filter(|pattern| !pattern.contains(['[', ' ']))
+        .map(|pattern| pattern.replace(['*', '?'], "0"))
+        .collect()
 }
 
 #[test]
@@ -157,7 +160,8 @@ fn indexes_of_subsets_are_those_of_depmod_and_modprobe_reads_them() {
         let ours = case.ours(&kept);
         assert_same(&ours, &theirs);
 
-        let names: Vec<&str> = [&["--show-depends"][..], &kept.iter().map(ModuleName::as_str).collect::<Vec<_>>()].concat();
+        let names: Vec<&str> =
+            [&["--show-depends"][..], &kept.iter().map(ModuleName::as_str).collect::<Vec<_>>()].concat();
         let aliases = modaliases(&ours["modules.alias"]);
         let aliases: Vec<&str> = ["-R"].into_iter().chain(aliases.iter().map(String::as_str)).collect();
         let ask = || {
@@ -173,7 +177,8 @@ fn indexes_of_subsets_are_those_of_depmod_and_modprobe_reads_them() {
             answers.iter().map(|text| text.lines().map(str::to_owned).collect()).collect()
         };
         let with_theirs = sets(ask());
-        for name in theirs.keys().filter(|name| !BUILD.contains(&name.as_str()) && !name.starts_with("modules.builtin")) {
+        for name in theirs.keys().filter(|name| !BUILD.contains(&name.as_str()) && !name.starts_with("modules.builtin"))
+        {
             fs::remove_file(directory.path().join("lib/modules").join(case.release()).join(name)).unwrap();
         }
         write_indexes(directory.path(), case.release(), &ours);

@@ -45,7 +45,7 @@ fn scan_at(dir: &Path, options: &ScanOptions) -> (Sysroot, Scan) {
 fn pack(dir: &Path, options: &ScanOptions, compression: Compression) -> Vec<u8> {
     let (root, scan) = scan_at(dir, options);
     let mut bytes = Vec::new();
-    let stats = build(&scan.tree, &root, &compression, &mut bytes, &Cancel::default()).unwrap();
+    let stats = build(&scan.tree, &root, &compression, &mut bytes, &Cancel::default(), &|_| {}).unwrap();
     assert_eq!(stats.bytes, bytes.len() as u64);
     assert_eq!(stats.entries, scan.tree.len() as u64);
     bytes
@@ -526,11 +526,11 @@ fn a_full_disk_and_a_cancelled_run_are_errors() {
     let (root, scan) = scan_at(dir.path(), &ScanOptions::default());
     let compression = FAST.parse().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let error = build(&scan.tree, &root, &compression, full, &Cancel::default()).unwrap_err();
+    let error = build(&scan.tree, &root, &compression, full, &Cancel::default(), &|_| {}).unwrap_err();
     assert!(error.to_string().contains("disk full"), "{error}");
     let cancel = Cancel::default();
     cancel.cancel();
-    let result = build(&scan.tree, &root, &compression, Vec::new(), &cancel);
+    let result = build(&scan.tree, &root, &compression, Vec::new(), &cancel, &|_| {});
     assert!(matches!(result, Err(InitrdError::Cancelled(_))));
 }
 

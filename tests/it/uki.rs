@@ -47,7 +47,13 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-fn request<'a>(stub: &'a Stub, kernel: &[u8], keys: Option<&'a Keys>, jobs: usize, initrd: Payload<'a>) -> UkiRequest<'a> {
+fn request<'a>(
+    stub: &'a Stub,
+    kernel: &[u8],
+    keys: Option<&'a Keys>,
+    jobs: usize,
+    initrd: Payload<'a>,
+) -> UkiRequest<'a> {
     UkiRequest {
         stub,
         kernel: kernel.to_vec(),
@@ -135,8 +141,21 @@ fn ukify_makes_the_same_file() {
     let inside = |name: &str| roots::inside_tools(&folder, name);
     let output = Command::new("chroot")
         .arg(roots::tools())
-        .args(["ukify", "build", "--cmdline", "console=ttyS0 quiet", "--os-release", "ID=test\nNAME=Test\n", "--uname", "6.12.0-test"])
-        .args([format!("--stub={}", inside("stub")), format!("--linux={}", inside("linux")), format!("--initrd={}", inside("initrd"))])
+        .args([
+            "ukify",
+            "build",
+            "--cmdline",
+            "console=ttyS0 quiet",
+            "--os-release",
+            "ID=test\nNAME=Test\n",
+            "--uname",
+            "6.12.0-test",
+        ])
+        .args([
+            format!("--stub={}", inside("stub")),
+            format!("--linux={}", inside("linux")),
+            format!("--initrd={}", inside("initrd")),
+        ])
         .args([format!("--microcode={}", inside("ucode")), format!("--output={}", inside("uki.efi"))])
         .arg(format!("--pcrpkey={}", inside("pcr.pub")))
         .output()
@@ -153,7 +172,8 @@ fn ukify_makes_the_same_file() {
     };
     let (mut our_sections, mut their_sections) = (sections(&ours), sections(&theirs));
     // ukify 257 ends SBAT with a NUL, which is against SBAT's format and was dropped later (systemd#33731).
-    let sbat = |sections: &mut BTreeMap<_, _>| sections.remove(&SectionName::Sbat).and_then(|s: Description| s.text).unwrap();
+    let sbat =
+        |sections: &mut BTreeMap<_, _>| sections.remove(&SectionName::Sbat).and_then(|s: Description| s.text).unwrap();
     assert_eq!(format!("{}\0", sbat(&mut our_sections)), sbat(&mut their_sections));
     assert_eq!(our_sections, their_sections);
     let headers = |file: &[u8]| {
@@ -211,7 +231,8 @@ fn with_full_table(stub: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&stub[pe.pe_offset..end]);
     out.resize(size, 0);
     out.extend_from_slice(&stub[pe.bytes.len()..]);
-    let mut put = |at: usize, value: usize| out[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap().to_le_bytes());
+    let mut put =
+        |at: usize, value: usize| out[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap().to_le_bytes());
     put(0x3c, pe.pe_offset + LONGER);
     put(pe.optional_offset() + LONGER + 60, size);
     for (index, section) in pe.sections.iter().enumerate() {
@@ -250,7 +271,9 @@ fn stubs_and_kernels_that_would_not_boot_are_refused() {
     assert!(reject(&[0x1f, 0x8b, 8, 0]).contains("compressed"));
     assert!(reject(&patched(pe.pe_offset + 4, &0xaa64_u16.to_le_bytes())).contains("machine 0xaa64"));
     assert!(reject(&patched(pe.optional_offset() + 16, &u32::MAX.to_le_bytes())).contains("outside of its image"));
-    assert!(reject(&patched(pe.optional_offset() + 112 + 5 * 8 + 4, &8_u32.to_le_bytes())).contains("base relocations"));
+    assert!(
+        reject(&patched(pe.optional_offset() + 112 + 5 * 8 + 4, &8_u32.to_le_bytes())).contains("base relocations")
+    );
     assert!(reject(&patched(pe.table_offset + 8, &1_u32.to_le_bytes())).contains("in memory"));
     assert!(reject(&kernel[..kernel.len() / 2]).contains("ends at byte"));
 }
@@ -281,4 +304,3 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
         assert_eq!(result.is_err(), announced != 0, "{announced} announced, {there} there");
     }
 }
-

@@ -66,7 +66,9 @@ impl Stub {
             return refuse("has no .sbat section: firmware with a shim would refuse it");
         }
         if !magic.windows(12).any(|window| window == b"systemd-stub") {
-            return refuse("is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, not the boot loader or an addon");
+            return refuse(
+                "is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, not the boot loader or an addon",
+            );
         }
         let version = version_of(magic);
         Ok(Self { version, ..stub })

@@ -116,8 +116,7 @@ fn node(out: &mut Vec<u8>, keys: &[Key], depth: usize) -> Result<u32, IndexError
     let position = u32::try_from(out.len()).ok().filter(|at| *at <= POSITION).ok_or(IndexError::TooLarge)?;
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(position) };
     let tail = |key: &Key| key.text.get(depth..).unwrap_or_default().to_vec();
-    let prefix: Vec<u8> =
-        tail(first).into_iter().zip(tail(last)).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    let prefix: Vec<u8> = tail(first).into_iter().zip(tail(last)).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
     let end = depth + prefix.len();
     let mut offset = position;
     if !prefix.is_empty() {

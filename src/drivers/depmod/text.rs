@@ -8,14 +8,8 @@ use crate::names::ModuleName;
 use super::binary::Entry;
 
 /// The text files that have lines of modules.
-pub(super) const FILES: [&str; 6] = [
-    "modules.dep",
-    "modules.alias",
-    "modules.symbols",
-    "modules.softdep",
-    "modules.weakdep",
-    "modules.devname",
-];
+pub(super) const FILES: [&str; 6] =
+    ["modules.dep", "modules.alias", "modules.symbols", "modules.softdep", "modules.weakdep", "modules.devname"];
 
 /// `content` of the file `name` without the lines of modules that are not kept, byte for byte otherwise.
 pub(super) fn kept_lines(name: &str, content: &str, kept: &BTreeSet<ModuleName>) -> Result<String, LineError> {
@@ -133,7 +127,10 @@ mod tests {
         let lines = |name, content| kept_lines(name, content, &kept).unwrap();
         assert_eq!(lines("modules.dep", "x/a-b.ko:\ny/c.ko: x/a-b.ko\n"), "x/a-b.ko:\n");
         assert_eq!(lines("modules.alias", "# h\nalias a-* c\nalias p:[a-z] a_b\n"), "# h\nalias p:[a-z] a_b\n");
-        assert_eq!(lines("modules.softdep", "# h\nsoftdep a_b pre: c\nsoftdep c pre: a_b\n"), "# h\nsoftdep a_b pre: c\n");
+        assert_eq!(
+            lines("modules.softdep", "# h\nsoftdep a_b pre: c\nsoftdep c pre: a_b\n"),
+            "# h\nsoftdep a_b pre: c\n"
+        );
         assert_eq!(lines("modules.devname", "# h\nc n c1:1\n"), "");
         assert_eq!(kept_lines("modules.softdep", "softdep\n", &kept).unwrap_err().line, 1);
     }

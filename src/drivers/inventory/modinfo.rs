@@ -320,7 +320,8 @@ fn is_glued(string: &[u8]) -> bool {
 /// Whether a string that should be a name or a pattern may be a format of the program's.
 fn is_format(string: &[u8]) -> bool {
     const PROSE: [&[u8]; 4] = [b"author", b"description", b"license", b"parm"];
-    matches!(key(string), Key::Some(key) if KNOWN.contains(&key) && !PROSE.contains(&key)) && memchr(b'%', string).is_some()
+    matches!(key(string), Key::Some(key) if KNOWN.contains(&key) && !PROSE.contains(&key))
+        && memchr(b'%', string).is_some()
 }
 
 /// What stands before the first `=` of a string.
