@@ -111,7 +111,7 @@ sections() {
         else
             bad "objdump on $name: $(grep -iE 'warning|error' "$scratch/objdump" | head -n 1)"
         fi
-        tools ukify inspect --json=short "/scratch/$name.efi" >"$scratch/ukify.json" 2>"$scratch/ukify.err" ||
+        tools ukify --json=short inspect "/scratch/$name.efi" >"$scratch/ukify.json" 2>"$scratch/ukify.err" ||
             bad "ukify inspect: $(tail -n 1 "$scratch/ukify.err")"
         "$binary" uki inspect --json "$file" >"$scratch/inspect.json" || bad "uki inspect failed on $name"
         if python3 "$here/lib/check_uki.py" inspect "$scratch/ukify.json" "$scratch/inspect.json" "$dumped"; then

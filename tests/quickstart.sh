@@ -27,8 +27,6 @@ step "main job: $cache/base becomes $out"
 started=$SECONDS
 main_job "$cache/base" "$out" "$keys" --hardware x86-generic
 say "    $((SECONDS - started)) s"
-python3 "$here/lib/size_report.py" "$out/report.json"
-say "    the signed UKI: $out/uki/EFI/kairos/norole.efi"
 
 if [ "$boot" = yes ]; then
     install_packages "${boot_packages[@]}"

@@ -16,7 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/all.sh"
 cd "$project" || die "cannot enter $project"
 
-cargo_deny_version=0.18.9
+cargo_deny_version=0.20.2
 
 format() {
     cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/guest/kairos-init-test"
@@ -29,7 +29,7 @@ deny() {
     if [ ! -x "$deny" ]; then
         step "installing cargo-deny $cargo_deny_version in $cache (kept for the next time)"
         # In a fresh folder outside the project: its .cargo/config.toml is for the project only.
-        (cd / && cargo install cargo-deny --version "$cargo_deny_version" --locked --quiet --root "$cache/cargo-deny-$cargo_deny_version") ||
+        (cd / && cargo install cargo-deny --version "$cargo_deny_version" --locked --debug --quiet --root "$cache/cargo-deny-$cargo_deny_version") ||
             return 1
     fi
     "$deny" --log-level warn check bans licenses sources || return 1
@@ -53,7 +53,7 @@ repeat() (
     again=$(mktemp -d "${TMPDIR:-/tmp}/kairos-init-repeat.XXXXXX") || die "mktemp failed"
     trap 'as_root rm -rf "$again"' EXIT
     for jobs in 1 2; do
-        main_job "$cache/boot" "$again/$jobs/deeper" "$test_keys" --hardware x86-generic --jobs "$jobs"
+        main_job "$cache/boot" "$again/$jobs/deeper" "$test_keys" --hardware x86-generic --jobs "$jobs" >/dev/null
         diff -r "$test_dir/slim" "$again/$jobs/deeper" || die "the main job with --jobs $jobs made something else"
         say "    equal byte for byte with --jobs $jobs"
         as_root rm -rf "$again/$jobs"

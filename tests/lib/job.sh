@@ -23,10 +23,10 @@ make_keys() {
     [ -e "$1/db.key" ] && [ -e "$1/tpm2-pcr-private.pem" ] && return 0
     step "generating keys in $1"
     mkdir -p "$(dirname "$1")"
-    "$binary" keys generate --output "$1" >/dev/null || die "keys generate failed in $1"
+    "$binary" keys generate --output "$1" --quiet >/dev/null || die "keys generate failed in $1"
 }
 
-# main_job ROOT OUT KEYS OPTION...: the program's main job; OUT is replaced.
+# main_job ROOT OUT KEYS OPTION...: the program's main job; OUT is replaced. Prints the program's own size report.
 main_job() {
     local root=$1 out=$2 keys=$3
     shift 3
@@ -52,7 +52,7 @@ make_out() {
     rm -f "$stamp"
     step "main job on $cache/boot into $out: $*"
     local started=$SECONDS
-    main_job "$cache/boot" "$out" "$test_keys" "$@"
+    main_job "$cache/boot" "$out" "$test_keys" "$@" >/dev/null
     say "    $((SECONDS - started)) s, $(stat -c %s "$out/uki/EFI/kairos/norole.efi") bytes"
     echo "$want" >"$stamp"
 }
