@@ -56,7 +56,15 @@ fn jobs(global: &GlobalArgs) -> usize {
 /// `--compression`, with as many workers as there are jobs and memory for.
 fn compression(text: &str, jobs: usize) -> Result<Compression> {
     let compression: Compression = text.parse().context("--compression")?;
-    Ok(compression.with_workers(u32::try_from(jobs).unwrap_or(u32::MAX)))
+    Ok(compression.with_workers(u32::try_from(jobs).unwrap_or(u32::MAX)).capped_by_memory(machine_memory()))
+}
+
+/// Bytes of memory that this machine has; 0 where it does not tell, which leaves the compressor its smallest budget.
+fn machine_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kibibytes.unwrap_or(0_u64).saturating_mul(1024)
 }
 
 fn select_request(args: &SelectArgs) -> Result<SelectRequest> {

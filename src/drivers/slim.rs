@@ -19,6 +19,11 @@ pub fn apply(tree: &mut FileTree, inventory: &Inventory, selection: &Selection, 
         tree.remove(&item.path);
         emptied.extend(item.path.parent());
     }
+    // No index names them: depmod found another file of the same name first.
+    for path in &inventory.modules.shadowed {
+        tree.remove(path);
+        emptied.extend(path.parent());
+    }
     for kernel in &inventory.other_kernels {
         let all: Vec<TreePath> = tree.below(&kernel.modules).map(|(path, _)| path.clone()).collect();
         for path in all {
