@@ -5,7 +5,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ffi::OsStr;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -134,11 +134,17 @@ impl TreePath {
 }
 
 impl fmt::Display for TreePath {
-    /// With a leading slash, as a user writes a path in a root; bytes that are not UTF-8 as `\xNN`.
+    /// With a leading slash, as a user writes a path in a root; control characters (a hostile root's names would reach the
+    /// terminal) and bytes that are not UTF-8 as `\xNN`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("/")?;
         for chunk in self.0.utf8_chunks() {
-            f.write_str(chunk.valid())?;
+            for character in chunk.valid().chars() {
+                match character.is_control() {
+                    true => write!(f, "\\x{:02x}", u32::from(character))?,
+                    false => f.write_char(character)?,
+                }
+            }
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;
             }
@@ -344,6 +350,7 @@ mod tests {
         assert!(matches!(TreePath::new("usr/../etc"), Err(NameError::DotDot(_))));
         assert!(matches!(TreePath::new("a\0b"), Err(NameError::Nul(_))));
         assert_eq!(TreePath::new(b"a\xff").map(|p| p.to_string()), Ok("/a\\xff".to_owned()));
+        assert_eq!(TreePath::new(b"a\x1b[2J\n").map(|p| p.to_string()), Ok("/a\\x1b[2J\\x0a".to_owned()));
     }
 
     #[test]

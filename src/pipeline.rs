@@ -1,30 +1,33 @@
 //! The whole run: a request in, an output folder out. The only file that knows every room.
 
+mod error;
+mod request;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use error::PipelineError;
+pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest};
+
 use crate::boot::build::{self, BuildError, UkiRequest};
 use crate::boot::measure::Pcr11;
 use crate::boot::sign::certificate::load_certificate;
-use crate::boot::sign::{Identity, RsaSigner, SignError, Signer, keys};
-use crate::boot::uki::UkiError;
+use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
 use crate::boot::uki::assemble::Payload;
 use crate::boot::uki::stub::{MAX_STUB, Stub};
-use crate::cancel::{Cancel, Cancelled};
-use crate::drivers::depmod::{self, DepmodError};
-use crate::drivers::inventory::{self, Inventory, InventoryError};
+use crate::cancel::Cancel;
+use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::pattern::Pattern;
-use crate::drivers::select::{self, SelectError, SelectOptions, Selection};
-use crate::drivers::slim;
-use crate::drivers::target::glob::GlobError;
-use crate::drivers::target::{self, TargetError};
+use crate::drivers::select::{self, SelectOptions, Selection};
+use crate::drivers::target;
+use crate::drivers::{depmod, slim};
 use crate::image::{self, ImageError, Staging};
-use crate::names::{KernelRelease, ModuleName, NameError, TreePath};
-use crate::root::initrd::{self, Compression, InitrdError, InitrdStats};
-use crate::root::scan::{self, ScanError, ScanOptions};
-use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
+use crate::names::{ModuleName, TreePath};
+use crate::root::initrd::{self, InitrdStats};
+use crate::root::scan::{self, ScanOptions};
+use crate::root::sysroot::{EntryType, Sysroot};
 use crate::root::tree::{Content, Entry, FileTree, Kind};
 use crate::size::{self, Report};
 
@@ -50,145 +53,12 @@ const EVERYTHING: &str = "all";
 /// The init of a root without immucore.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// The run failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PipelineError {
-    /// Reading the root.
-    #[error(transparent)]
-    Root(#[from] SysrootError),
-    /// Reading the root's kernels, modules or firmware.
-    #[error(transparent)]
-    Inventory(#[from] InventoryError),
-    /// The hardware target.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// Choosing drivers.
-    #[error(transparent)]
-    Select(#[from] SelectError),
-    /// Writing indexes.
-    #[error(transparent)]
-    Depmod(#[from] DepmodError),
-    /// Listing the root.
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-    /// Keys and signatures.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    /// Making the UKI.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// Writing the output folder.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// A pattern of `--keep` or `--drop`.
-    #[error("{option} {pattern:?}: {source}")]
-    Pattern {
-        /// `--keep` or `--drop`.
-        option: &'static str,
-        /// As given.
-        pattern: String,
-        /// What is wrong with it.
-        source: GlobError,
-    },
-    /// Packing microcode.
-    #[error(transparent)]
-    Initrd(#[from] InitrdError),
-    /// A name in the request.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// Asked to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-    /// A file outside of the root cannot be read.
-    #[error("cannot read {what} {path}: {source}")]
-    Input {
-        /// "the key", "the stub".
-        what: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A private key would be published.
-    #[error(
-        "{key} is inside the root, as {path}: it would be published in the image; keep keys outside of the root (in a Dockerfile: RUN --mount=type=secret)"
-    )]
-    KeyInRoot {
-        /// The key file.
-        key: PathBuf,
-        /// Its path in the root.
-        path: TreePath,
-    },
-    /// Something that the image needs is not there.
-    #[error("{what} is missing: {advice}")]
-    Missing {
-        /// What.
-        what: String,
-        /// What to do.
-        advice: String,
-    },
-}
-
 /// Told what the run is doing.
 pub trait Progress {
     /// The next step begins.
     fn step(&self, text: &str);
     /// So many of so many bytes of the step are done.
     fn bytes(&self, done: u64, total: u64);
-}
-
-/// A hardware target: by name, or a file of the user's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hardware {
-    /// `NAME` or `NAME+FEATURE`.
-    Name(String),
-    /// A file.
-    File {
-        /// As given.
-        path: String,
-        /// What it holds.
-        text: String,
-    },
-}
-
-impl Hardware {
-    fn name(&self) -> &str {
-        match self {
-            Self::Name(name) | Self::File { path: name, .. } => name,
-        }
-    }
-
-    fn request(&self) -> target::Request<'_> {
-        match self {
-            Self::Name(name) => target::Request::Name(name),
-            Self::File { path, text } => target::Request::File { path, text },
-        }
-    }
-}
-
-/// Which root, and what of it.
-#[derive(Debug, Clone)]
-pub struct SelectRequest {
-    /// The root.
-    pub root: PathBuf,
-    /// Targets; nothing is slimmed where none is named.
-    pub hardware: Vec<Hardware>,
-    /// `--keep`.
-    pub keep: Vec<String>,
-    /// `--drop`.
-    pub drop: Vec<String>,
-    /// The kernel; the newest where none is named.
-    pub kernel: Option<KernelRelease>,
-}
-
-/// Files with keys.
-#[derive(Debug, Clone, Default)]
-pub struct KeyFiles {
-    /// Secure Boot key and certificate.
-    pub secure_boot: Option<(PathBuf, PathBuf)>,
-    /// PCR policy key.
-    pub pcr: Option<PathBuf>,
 }
 
 /// Loaded keys.
@@ -200,31 +70,6 @@ pub struct Keys {
     pub pcr: Option<RsaSigner>,
     /// What the user should know of the files.
     pub warnings: Vec<String>,
-}
-
-/// A whole run.
-#[derive(Debug, Clone)]
-pub struct BuildRequest {
-    /// Which root, and what of it.
-    pub select: SelectRequest,
-    /// The output folder.
-    pub output: PathBuf,
-    /// Keys.
-    pub keys: KeyFiles,
-    /// Replaces the default command line.
-    pub cmdline: Option<String>,
-    /// Is added to the command line.
-    pub extend_cmdline: Option<String>,
-    /// The stub; the root's where none is named.
-    pub stub: Option<PathBuf>,
-    /// What `/init` points to.
-    pub init: Option<String>,
-    /// Of the initrd.
-    pub compression: Compression,
-    /// Threads.
-    pub jobs: usize,
-    /// Latest time stamp in the image.
-    pub source_date_epoch: Option<i64>,
 }
 
 /// What would be kept and dropped.
@@ -540,6 +385,10 @@ fn rootfs(tree: &FileTree) -> size::Rootfs {
 /// Refuses a tree that holds one of the private keys, be it the very file or a copy.
 fn refuse_keys(root: &Sysroot, tree: &FileTree, keys: &KeyFiles) -> Result<(), PipelineError> {
     for key in keys.secure_boot.iter().map(|(key, _)| key).chain(&keys.pcr) {
+        // A key that came through a pipe is in no file.
+        if !std::fs::metadata(key).is_ok_and(|metadata| metadata.is_file()) {
+            continue;
+        }
         let bytes = read_input("the key", key, MAX_KEY)?;
         for (path, entry) in tree.iter() {
             let Kind::File(Content::Root { path: source, seen }) = &entry.kind else { continue };
@@ -552,10 +401,4 @@ fn refuse_keys(root: &Sysroot, tree: &FileTree, keys: &KeyFiles) -> Result<(), P
         }
     }
     Ok(())
-}
-
-impl From<UkiError> for PipelineError {
-    fn from(error: UkiError) -> Self {
-        Self::Build(error.into())
-    }
 }

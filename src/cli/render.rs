@@ -119,6 +119,10 @@ pub(crate) fn summary(report: &Report) -> String {
     let mut out = format!("kernel    {}\ntarget    {}\n", report.kernel, report.target.join(" + "));
     out += &format!("modules   kept {}\n", class(&report.modules));
     out += &format!("firmware  kept {}\n", class(&report.firmware));
+    if !report.missing_firmware.is_empty() {
+        let missing = count(report.missing_firmware.len() as u64);
+        out += &format!("missing   {missing} firmware names that kept drivers declare and the root does not have\n");
+    }
     if let Some(rootfs) = &report.rootfs {
         out += &format!("root      {} in {} files\n", human(rootfs.bytes), count(rootfs.files));
     }
@@ -131,10 +135,16 @@ pub(crate) fn summary(report: &Report) -> String {
     out
 }
 
-/// Warnings, a line each, to standard error.
+/// Warnings shown of each run; a kernel much smaller than a target expects would otherwise bury the result.
+const WARNINGS: usize = 12;
+
+/// Warnings, a line each, to standard error; all of them stand in the report.
 pub(crate) fn warn(warnings: &[String]) {
-    for warning in warnings {
+    for warning in warnings.iter().take(WARNINGS) {
         eprintln!("warning: {warning}");
+    }
+    if warnings.len() > WARNINGS {
+        eprintln!("warning: ... and {} more (--json lists all)", warnings.len() - WARNINGS);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The size report: what an image is made of, what was kept and dropped, and why. `report.json`, schema 1.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::drivers::select::{Item, Selection};
-use crate::names::KernelRelease;
+use crate::names::{FirmwarePath, KernelRelease, ModuleName};
 
 /// Version of `report.json`'s shape.
 pub const SCHEMA: u32 = 1;
@@ -21,6 +23,9 @@ pub struct Report {
     pub modules: Class,
     /// Firmware files and links.
     pub firmware: Class,
+    /// Firmware that kept drivers declare and the root does not have: name and the modules that declare it. Most of it is
+    /// for hardware or versions that nobody has; a machine that needs one of them will say so in its log.
+    pub missing_firmware: BTreeMap<FirmwarePath, Vec<ModuleName>>,
     /// The root file system as packed; not in a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
@@ -134,6 +139,7 @@ impl Report {
             target: target.to_vec(),
             modules: Class::new(selection.modules.values()),
             firmware: Class::new(selection.firmware.values()),
+            missing_firmware: selection.missing_firmware.clone(),
             rootfs: None,
             initrd: None,
             uki: None,

@@ -1,0 +1,104 @@
+//! Why a run failed: the errors of all rooms, and what only the whole run can see.
+
+use std::path::PathBuf;
+
+use crate::boot::build::BuildError;
+use crate::boot::sign::SignError;
+use crate::boot::uki::UkiError;
+use crate::cancel::Cancelled;
+use crate::drivers::depmod::DepmodError;
+use crate::drivers::inventory::InventoryError;
+use crate::drivers::select::SelectError;
+use crate::drivers::target::TargetError;
+use crate::drivers::target::glob::GlobError;
+use crate::image::ImageError;
+use crate::names::{NameError, TreePath};
+use crate::root::initrd::InitrdError;
+use crate::root::scan::ScanError;
+use crate::root::sysroot::SysrootError;
+
+/// The run failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// Reading the root.
+    #[error(transparent)]
+    Root(#[from] SysrootError),
+    /// Reading the root's kernels, modules or firmware.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The hardware target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Choosing drivers.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// Writing indexes.
+    #[error(transparent)]
+    Depmod(#[from] DepmodError),
+    /// Listing the root.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Keys and signatures.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Making the UKI.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Writing the output folder.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A pattern of `--keep` or `--drop`.
+    #[error("{option} {pattern:?}: {source}")]
+    Pattern {
+        /// `--keep` or `--drop`.
+        option: &'static str,
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        source: GlobError,
+    },
+    /// Packing microcode.
+    #[error(transparent)]
+    Initrd(#[from] InitrdError),
+    /// A name in the request.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A file outside of the root cannot be read.
+    #[error("cannot read {what} {path}: {source}")]
+    Input {
+        /// "the key", "the stub".
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A private key would be published.
+    #[error(
+        "{key} is inside the root, as {path}: it would be published in the image; keep keys outside of the root (in a Dockerfile: RUN --mount=type=secret)"
+    )]
+    KeyInRoot {
+        /// The key file.
+        key: PathBuf,
+        /// Its path in the root.
+        path: TreePath,
+    },
+    /// Something that the image needs is not there.
+    #[error("{what} is missing: {advice}")]
+    Missing {
+        /// What.
+        what: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+impl From<UkiError> for PipelineError {
+    fn from(error: UkiError) -> Self {
+        Self::Build(error.into())
+    }
+}

@@ -1,0 +1,85 @@
+//! What a run is asked for.
+
+use std::path::PathBuf;
+
+use crate::drivers::target;
+use crate::names::KernelRelease;
+use crate::root::initrd::Compression;
+
+/// A hardware target: by name, or a file of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hardware {
+    /// `NAME` or `NAME+FEATURE`.
+    Name(String),
+    /// A file.
+    File {
+        /// As given.
+        path: String,
+        /// What it holds.
+        text: String,
+    },
+}
+
+impl Hardware {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::File { path: name, .. } => name,
+        }
+    }
+
+    pub(super) fn request(&self) -> target::Request<'_> {
+        match self {
+            Self::Name(name) => target::Request::Name(name),
+            Self::File { path, text } => target::Request::File { path, text },
+        }
+    }
+}
+
+/// Which root, and what of it.
+#[derive(Debug, Clone)]
+pub struct SelectRequest {
+    /// The root.
+    pub root: PathBuf,
+    /// Targets; nothing is slimmed where none is named.
+    pub hardware: Vec<Hardware>,
+    /// `--keep`.
+    pub keep: Vec<String>,
+    /// `--drop`.
+    pub drop: Vec<String>,
+    /// The kernel; the newest where none is named.
+    pub kernel: Option<KernelRelease>,
+}
+
+/// Files with keys.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFiles {
+    /// Secure Boot key and certificate.
+    pub secure_boot: Option<(PathBuf, PathBuf)>,
+    /// PCR policy key.
+    pub pcr: Option<PathBuf>,
+}
+
+/// A whole run.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Which root, and what of it.
+    pub select: SelectRequest,
+    /// The output folder.
+    pub output: PathBuf,
+    /// Keys.
+    pub keys: KeyFiles,
+    /// Replaces the default command line.
+    pub cmdline: Option<String>,
+    /// Is added to the command line.
+    pub extend_cmdline: Option<String>,
+    /// The stub; the root's where none is named.
+    pub stub: Option<PathBuf>,
+    /// What `/init` points to.
+    pub init: Option<String>,
+    /// Of the initrd.
+    pub compression: Compression,
+    /// Threads.
+    pub jobs: usize,
+    /// Latest time stamp in the image.
+    pub source_date_epoch: Option<i64>,
+}
