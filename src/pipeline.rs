@@ -195,17 +195,9 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             selection.keep_microcode(&format!("systemd-stub {version}"));
             let plan = Report::plan(&inventory.kernel.release, &report.target, &selection);
             report = Report { warnings: report.warnings, ..plan };
-            None
+            false
         }
-        _ => {
-            // Read once to see that it is sound, and again when it is written: it need not lie in memory beside the
-            // compressor's window.
-            let pack = |root: &Sysroot| -> Result<_, PipelineError> {
-                let microcode = inventory::microcode(root)?;
-                Ok(initrd::early_microcode(microcode.intel, microcode.amd)?)
-            };
-            pack(&root)?.is_some().then_some(pack)
-        }
+        _ => inventory::has_microcode(&root)?,
     };
     let kept: BTreeSet<ModuleName> =
         selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
@@ -234,10 +226,8 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             cmdline: cmdline.into_bytes(),
             uname,
             initrd: Some(initrd),
-            ucode: ucode.map(|pack| {
-                let root = &root;
-                Payload::Producer(Box::new(move |out| Ok(out.write_all(&pack(root)?.unwrap_or_default())?)))
-            }),
+            // Read when it is written: it need not lie in memory beside the compressor's window.
+            ucode: ucode.then(|| Payload::Producer(Box::new(|out| write_microcode(&root, out)))),
             splash: None,
             dtb: None,
             sbat: None,
@@ -286,6 +276,15 @@ fn json(value: &impl serde::Serialize) -> Result<String, PipelineError> {
         source: error.into(),
     })?;
     Ok(text + "\n")
+}
+
+fn write_microcode(
+    root: &Sysroot,
+    out: &mut dyn std::io::Write,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let microcode = inventory::microcode(root)?;
+    let archive = initrd::early_microcode(microcode.intel, microcode.amd)?;
+    Ok(out.write_all(&archive.unwrap_or_default())?)
 }
 
 fn kernel_image(root: &Sysroot, inventory: &Inventory) -> Result<Vec<u8>, PipelineError> {

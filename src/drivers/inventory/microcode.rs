@@ -29,10 +29,31 @@ pub struct Microcode {
 /// A file cannot be read or decompressed; more than 128 MiB of a vendor.
 pub fn microcode(root: &Sysroot) -> Result<Microcode, InventoryError> {
     let mut out = Microcode::default();
-    out.intel = vendor(root, "lib/firmware/intel-ucode", is_intel, &mut out.paths)?;
-    out.amd = vendor(root, "lib/firmware/amd-ucode", is_amd, &mut out.paths)?;
+    for (directory, wanted, bytes) in [(INTEL, is_intel as Wanted, &mut out.intel), (AMD, is_amd, &mut out.amd)] {
+        let files = files(root, directory, wanted)?;
+        for file in files.wanted {
+            let failed = |source| InventoryError::Microcode { path: file.path.clone(), source };
+            let opened = root.file(&file.target)?;
+            let mut reader = decompress::reader(opened, file.compression).map_err(|error| failed(error.into()))?;
+            decompress::read_rest(&mut *reader, bytes, LIMIT).map_err(failed)?;
+        }
+        out.paths.extend(files.paths);
+    }
     Ok(out)
 }
+
+/// Whether [`microcode`] would find any, without reading it.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn has_microcode(root: &Sysroot) -> Result<bool, InventoryError> {
+    Ok(!files(root, INTEL, is_intel)?.wanted.is_empty() || !files(root, AMD, is_amd)?.wanted.is_empty())
+}
+
+type Wanted = fn(&[u8]) -> bool;
+
+const INTEL: &str = "lib/firmware/intel-ucode";
+const AMD: &str = "lib/firmware/amd-ucode";
 
 /// `06-8e-09`: family, model and stepping. Debian adds `.initramfs` to those that are only good before the kernel has
 /// started its other processors, which is where this goes. (Beside them lie readme files and such.)
@@ -47,13 +68,23 @@ fn is_amd(name: &[u8]) -> bool {
     name.ends_with(b".bin")
 }
 
-fn vendor(
-    root: &Sysroot,
-    directory: &str,
-    wanted: fn(&[u8]) -> bool,
-    paths: &mut Vec<TreePath>,
-) -> Result<Vec<u8>, InventoryError> {
-    let mut out = Vec::new();
+/// The files of a vendor.
+#[derive(Default)]
+struct Files {
+    /// Those to be read, in order.
+    wanted: Vec<Blob>,
+    /// All names, links and second forms included.
+    paths: Vec<TreePath>,
+}
+
+struct Blob {
+    path: TreePath,
+    target: TreePath,
+    compression: Compression,
+}
+
+fn files(root: &Sysroot, directory: &str, wanted: Wanted) -> Result<Files, InventoryError> {
+    let mut out = Files::default();
     let directory = match root.canonical(&TreePath::new(directory)?) {
         Ok(directory) if root.kind(&directory)? == Some(EntryType::Directory) => directory,
         Ok(_) => return Ok(out),
@@ -75,15 +106,11 @@ fn vendor(
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
-        paths.push(path.clone());
+        out.paths.push(path.clone());
         // A second name or form of what is there already would only cost memory at every boot.
-        if !names.insert(plain.to_vec()) || !targets.insert(target.clone()) {
-            continue;
+        if names.insert(plain.to_vec()) && targets.insert(target.clone()) {
+            out.wanted.push(Blob { path, target, compression });
         }
-        let failed = |source| InventoryError::Microcode { path: path.clone(), source };
-        let file = root.file(&target)?;
-        let mut reader = decompress::reader(file, compression).map_err(|error| failed(error.into()))?;
-        decompress::read_rest(&mut *reader, &mut out, LIMIT).map_err(failed)?;
     }
     Ok(out)
 }

@@ -26,7 +26,7 @@ pub use firmware::Found;
 pub use indexes::LineError;
 pub use kernels::kernels;
 pub use load::load;
-pub use microcode::{Microcode, microcode};
+pub use microcode::{Microcode, has_microcode, microcode};
 pub use modinfo::{ModInfo, firmware_of, read_modinfo};
 
 /// A kernel in the root.
