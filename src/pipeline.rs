@@ -3,7 +3,7 @@
 mod error;
 mod request;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -201,7 +201,11 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     };
     let kept: BTreeSet<ModuleName> =
         selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
-    let indexes = depmod::indexes(&root, &inventory, &kept)?;
+    // Where no module goes, the root's own indexes are right.
+    let indexes = match kept.len() == inventory.modules.by_name.len() {
+        true => BTreeMap::new(),
+        false => depmod::indexes(&root, &inventory, &kept)?,
+    };
     slim::apply(&mut tree, &inventory, &selection, indexes);
     prepare(&mut tree, &init, request.source_date_epoch)?;
     refuse_keys(&root, &tree, &request.keys)?;
