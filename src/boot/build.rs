@@ -141,21 +141,26 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
         (SectionName::Pcrsig, length as u64)
     });
 
-    // The banks must be read out before .pcrsig is written, the others go on to the end of the file.
-    let mut banks = Fanout::new(Bank::ALL.into_iter().map(SectionDigests::new).collect(), jobs);
-    let mut cover = Fanout::new(if secure_boot.is_some() { vec![Cover::Begin] } else { Vec::new() }, jobs);
-    let incomplete = assemble(Parts { stub, sbat, nx_compat, sections, last }, out, &mut Both(&mut banks, &mut cover))?;
-    let digests = banks.finish();
+    // The banks must be read out before .pcrsig is written, the cover goes on to the end of the file.
+    let banks = Bank::ALL.into_iter().map(|bank| Taker::Bank(SectionDigests::new(bank)));
+    let cover = secure_boot.is_some().then_some(Taker::Cover(Cover::Begin));
+    let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
+    let incomplete = assemble(Parts { stub, sbat, nx_compat, sections, last }, out, &mut takers)?;
+    let digests: Vec<SectionDigests> =
+        takers.finish_first(Bank::ALL.len()).into_iter().filter_map(Taker::into_bank).collect();
     let pcr11 = Pcr11::predict(&digests, &predicted_phases());
     let pcrsig = match pcr_signer {
         Some(signer) => policy::pcrsig_json(&Pcr11::predict(&digests, &phases).values(), signer)?.into_bytes(),
         None => Vec::new(),
     };
-    let uki = incomplete.complete(&pcrsig, out, &mut cover)?;
+    let uki = incomplete.complete(&pcrsig, out, &mut takers)?;
 
     let mut bytes = uki.layout().file_size;
     if let Some(identity) = secure_boot {
-        let covers = if uki.in_one_pass() { cover.finish() } else { vec![read_back(out)?] };
+        let covers = match uki.in_one_pass() {
+            true => takers.finish().into_iter().filter_map(Taker::into_cover).collect(),
+            false => vec![read_back(out)?],
+        };
         for cover in covers {
             let signature = cover.pass()?.sign(identity, None)?;
             for (offset, bytes) in &signature.writes {
@@ -233,27 +238,52 @@ impl SectionSink for Cover {
     }
 }
 
-/// Two sinks as one.
-struct Both<'a, A, B>(&'a mut A, &'a mut B);
+/// What is taken from the bytes on their way into the file.
+#[derive(Debug)]
+enum Taker {
+    /// The sections' digests in a bank.
+    Bank(SectionDigests),
+    /// What the Secure Boot signature covers.
+    Cover(Cover),
+}
 
-impl<A: SectionSink, B: SectionSink> SectionSink for Both<'_, A, B> {
+impl Taker {
+    fn into_bank(self) -> Option<SectionDigests> {
+        match self {
+            Self::Bank(digests) => Some(digests),
+            Self::Cover(_) => None,
+        }
+    }
+
+    fn into_cover(self) -> Option<Cover> {
+        match self {
+            Self::Bank(_) => None,
+            Self::Cover(cover) => Some(cover),
+        }
+    }
+
+    fn sink(&mut self) -> &mut dyn SectionSink {
+        match self {
+            Self::Bank(digests) => digests,
+            Self::Cover(cover) => cover,
+        }
+    }
+}
+
+impl SectionSink for Taker {
     fn begin(&mut self, name: SectionName) {
-        self.0.begin(name);
-        self.1.begin(name);
+        self.sink().begin(name);
     }
 
     fn data(&mut self, bytes: &[u8]) {
-        self.0.data(bytes);
-        self.1.data(bytes);
+        self.sink().data(bytes);
     }
 
     fn end(&mut self) {
-        self.0.end();
-        self.1.end();
+        self.sink().end();
     }
 
     fn outside(&mut self, bytes: &[u8]) {
-        self.0.outside(bytes);
-        self.1.outside(bytes);
+        self.sink().outside(bytes);
     }
 }

@@ -6,14 +6,16 @@ use std::thread::JoinHandle;
 
 use super::section::{SectionName, SectionSink};
 
-/// Buffers that a digest may lie behind: with 1 MiB each the most that waits in memory.
-const QUEUE: usize = 6;
+/// Bytes of a buffer: small enough that what one thread has just read lies in a cache for the others.
+const CHUNK: usize = 256 << 10;
+/// Buffers that a digest may lie behind: the most that waits in memory.
+const QUEUE: usize = 16;
 
 enum Event {
     Begin(SectionName),
-    Data(Arc<[u8]>),
+    Data(Arc<Vec<u8>>),
     End,
-    Outside(Arc<[u8]>),
+    Outside(Arc<Vec<u8>>),
 }
 
 /// Shows all that it is shown to several sinks at once.
@@ -25,7 +27,24 @@ pub enum Fanout<S> {
     /// In turn.
     Inline(Vec<S>),
     /// Side by side.
-    Threads(Vec<Lane<S>>),
+    Threads(Vec<Lane<S>>, Buffers),
+}
+
+/// Buffers that were shown before, to be used again: asking the system for each anew costs a tenth of the whole pass.
+#[derive(Debug, Default)]
+pub struct Buffers(Vec<Arc<Vec<u8>>>);
+
+impl Buffers {
+    fn filled(&mut self, bytes: &[u8]) -> Arc<Vec<u8>> {
+        let free = self.0.iter().position(|buffer| Arc::strong_count(buffer) == 1);
+        let mut buffer = free.map(|index| self.0.swap_remove(index)).unwrap_or_default();
+        // Nobody else holds it: this is the buffer itself, not a copy.
+        let content = Arc::make_mut(&mut buffer);
+        content.clear();
+        content.extend_from_slice(bytes);
+        self.0.push(buffer.clone());
+        buffer
+    }
 }
 
 /// A sink in its thread.
@@ -57,7 +76,16 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
             });
             Lane { sender, thread }
         };
-        Self::Threads(sinks.into_iter().map(lane).collect())
+        Self::Threads(sinks.into_iter().map(lane).collect(), Buffers::default())
+    }
+
+    /// Waits until the first `count` sinks have digested everything shown so far, and gives them back; the others go on.
+    #[must_use]
+    pub fn finish_first(&mut self, count: usize) -> Vec<S> {
+        match self {
+            Self::Inline(sinks) => sinks.drain(..count.min(sinks.len())).collect(),
+            Self::Threads(lanes, _) => lanes.drain(..count.min(lanes.len())).map(Lane::join).collect(),
+        }
     }
 
     /// Waits until everything shown so far is digested, and gives the sinks back in their order.
@@ -65,13 +93,7 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
     pub fn finish(self) -> Vec<S> {
         match self {
             Self::Inline(sinks) => sinks,
-            Self::Threads(lanes) => lanes
-                .into_iter()
-                .map(|lane| {
-                    drop(lane.sender);
-                    lane.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect(),
+            Self::Threads(lanes, _) => lanes.into_iter().map(Lane::join).collect(),
         }
     }
 
@@ -79,8 +101,27 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
         match self {
             Self::Inline(sinks) => sinks.iter_mut().for_each(inline),
             // A lane whose thread is gone has panicked; `finish` passes the panic on.
-            Self::Threads(lanes) => lanes.iter().for_each(|lane| drop(lane.sender.send(event()))),
+            Self::Threads(lanes, _) => lanes.iter().for_each(|lane| drop(lane.sender.send(event()))),
         }
+    }
+
+    fn bytes(&mut self, bytes: &[u8], inline: impl Fn(&mut S, &[u8]), event: impl Fn(Arc<Vec<u8>>) -> Event) {
+        match self {
+            Self::Inline(sinks) => sinks.iter_mut().for_each(|sink| inline(sink, bytes)),
+            Self::Threads(lanes, buffers) => {
+                for chunk in bytes.chunks(CHUNK) {
+                    let shared = buffers.filled(chunk);
+                    lanes.iter().for_each(|lane| drop(lane.sender.send(event(shared.clone()))));
+                }
+            }
+        }
+    }
+}
+
+impl<S> Lane<S> {
+    fn join(self) -> S {
+        drop(self.sender);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -90,15 +131,7 @@ impl<S: SectionSink + Send + 'static> SectionSink for Fanout<S> {
     }
 
     fn data(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Inline(sinks) => sinks.iter_mut().for_each(|sink| sink.data(bytes)),
-            Self::Threads(_) => {
-                for chunk in bytes.chunks(1 << 20) {
-                    let shared: Arc<[u8]> = chunk.into();
-                    self.each(|sink| sink.data(chunk), || Event::Data(shared.clone()));
-                }
-            }
-        }
+        self.bytes(bytes, S::data, Event::Data);
     }
 
     fn end(&mut self) {
@@ -106,12 +139,6 @@ impl<S: SectionSink + Send + 'static> SectionSink for Fanout<S> {
     }
 
     fn outside(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Inline(sinks) => sinks.iter_mut().for_each(|sink| sink.outside(bytes)),
-            Self::Threads(_) => {
-                let shared: Arc<[u8]> = bytes.into();
-                self.each(|sink| sink.outside(bytes), || Event::Outside(shared.clone()));
-            }
-        }
+        self.bytes(bytes, S::outside, Event::Outside);
     }
 }
