@@ -247,7 +247,7 @@ pub(crate) struct KeysGenerateArgs {
     /// Folder for the keys
     #[arg(long, short, value_name = "DIR", default_value = "keys")]
     pub(crate) output: PathBuf,
-    /// Common name of the certificates: NAME-PK, NAME-KEK, NAME-db
+    /// Common name of the certificates: NAME PK, NAME KEK, NAME db
     #[arg(long, value_name = "NAME", default_value = "Kairos")]
     pub(crate) name: String,
     /// Days until the certificates expire
