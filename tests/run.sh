@@ -19,7 +19,7 @@ cd "$project" || die "cannot enter $project"
 cargo_deny_version=0.20.2
 
 format() {
-    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/guest/kairos-init-test"
+    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/guest/kairos-init-test"
 }
 
 clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }

@@ -39,36 +39,19 @@ make_root() {
     echo "$recipe" >"$stamp"
 }
 
-# bootstrap DIR COMPONENTS PACKAGES
+# bootstrap DIR COMPONENTS PACKAGES OPTION...
 bootstrap() {
-    local mirror
+    local mirror dir=$1 components=$2 packages=$3
+    shift 3
     mirror=$(debian_mirror)
-    as_root mmdebstrap --variant=minbase --components="$2" --keyring="$keyring" --include="$3" "$suite" "$1" \
-        ${mirror:+"$mirror"}
+    as_root mmdebstrap --variant=minbase --components="$components" --keyring="$keyring" --include="$packages" "$@" \
+        "$suite" "$dir" ${mirror:+"$mirror"}
 }
 
-# The chains of && matter: `set -e` does nothing in a function whose result is tested.
 fill_base() {
-    local dir=$1 firmware
-    # Two firmware packages ask about their licence.
-    # All of non-free-firmware but: raspi-firmware (writes to /boot), live-task-* (no firmware), dahdi (build scripts),
-    # firmware-nvidia-gsp (conflicts with the Tesla one).
-    bootstrap "$dir" main,non-free-firmware \
-        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi &&
-        as_root chroot "$dir" debconf-set-selections <<'ANSWERS' &&
-firmware-ipw2x00 firmware-ipw2x00/license/accepted boolean true
-firmware-ivtv firmware-ivtv/license/accepted boolean true
-ANSWERS
-        mapfile -t firmware < <(
-            cat "$dir"/var/lib/apt/lists/*non-free-firmware*Packages |
-                awk '/^Package:/ { name = $2 } /^Section: non-free-firmware/ { print name }' |
-                grep -vE '^(raspi-firmware|live-task|firmware-nvidia-gsp|dahdi)' | sort -u
-        ) &&
-        [ ${#firmware[@]} -gt 20 ] &&
-        as_root chroot "$dir" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-            "${firmware[@]}" firmware-linux-free firmware-ath9k-htc firmware-carl9170 &&
-        as_root chroot "$dir" apt-get clean &&
-        as_root find "$dir/var/lib/apt/lists" -mindepth 1 -delete
+    bootstrap "$1" main,non-free-firmware \
+        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi \
+        --customize-hook="$project/tests/lib/add-firmware.sh"
 }
 
 fill_tools() {
