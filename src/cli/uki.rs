@@ -13,6 +13,7 @@ use kairos_init::boot::uki::assemble::Payload;
 use kairos_init::boot::uki::inspect::{inspect, replay};
 use kairos_init::boot::uki::kernel::release_of;
 use kairos_init::boot::uki::stub::{MAX_STUB, Stub};
+use kairos_init::image::check_replaceable;
 use kairos_init::pipeline;
 use serde_json::{Map, Value};
 
@@ -30,6 +31,7 @@ pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
 }
 
 fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
+    check_replaceable(&args.output)?;
     let files = super::key_files(&args.keys)?;
     let keys = pipeline::load_keys(&files)?;
     render::warn(&keys.warnings);
@@ -64,6 +66,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     cancel.check()?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).with_context(cannot)?;
+    check_replaceable(&args.output)?;
     file.persist(&args.output).map_err(|error| error.error).with_context(cannot)?;
     if global.json {
         return render::print_json(&built.pcr11);

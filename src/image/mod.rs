@@ -34,7 +34,7 @@ pub enum ImageError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The output folder is a file, or one of the artifacts' names is taken by a folder.
+    /// The output folder is a file, or one of the artifacts' names is taken by what is no regular file.
     #[error("{path} is in the way: {problem}; move it away or choose another --output")]
     InTheWay {
         /// Which.
@@ -55,6 +55,23 @@ pub fn advice(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::ReadOnlyFilesystem => "; choose another --output",
         _ => "",
     }
+}
+
+/// Whether a file may be renamed to `path`: nothing is there, or a regular file. A rename would silently take the place of
+/// anything else, of a device node as well (`--output /dev/null`, as root), or of a link that someone made on purpose.
+///
+/// # Errors
+/// [`ImageError::InTheWay`] for what is no regular file; a path that cannot be looked at.
+pub fn check_replaceable(path: &Path) -> Result<(), ImageError> {
+    let problem = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => return Ok(()),
+        Ok(metadata) if metadata.is_dir() => "it is a folder",
+        Ok(metadata) if metadata.is_symlink() => "it is a link, which would be replaced and not followed",
+        Ok(_) => "it is a device, a pipe or a socket, which would be replaced and not written to",
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ImageError::Io { action: "look at", path: path.to_owned(), source }),
+    };
+    Err(ImageError::InTheWay { path: path.to_owned(), problem })
 }
 
 /// An output folder in the making.
@@ -139,7 +156,7 @@ impl Staging {
     /// Adds `SHA256SUMS` over all files, then puts everything in its place. Returns the files' final paths.
     ///
     /// # Errors
-    /// A file cannot be read, or a name is taken by a folder.
+    /// A file cannot be read, or a name is taken by what is no regular file.
     pub fn commit(mut self) -> Result<Vec<PathBuf>, ImageError> {
         let mut names = self.files.clone();
         names.sort_unstable();
@@ -150,10 +167,7 @@ impl Staging {
         self.write(SUMS, sums.as_bytes())?;
         names.push(SUMS);
         for name in &names {
-            let target = self.out.join(name);
-            if fs::symlink_metadata(&target).is_ok_and(|metadata| metadata.is_dir()) {
-                return Err(ImageError::InTheWay { path: target, problem: "it is a folder" });
-            }
+            check_replaceable(&self.out.join(name))?;
         }
         let mut placed = Vec::new();
         for name in names {

@@ -313,6 +313,35 @@ fn output_folders_that_cannot_be_used() {
     assert_eq!(run(), run());
 }
 
+/// A rename takes the place of whatever is there: of devices too, and as root nothing else would stop it.
+#[test]
+fn only_regular_files_are_replaced() {
+    let case = Case::new();
+    std::fs::create_dir_all(case.out().join("uki/EFI/kairos")).unwrap();
+    let (device, pipe, link) = (case.out().join("device"), case.out().join("pipe"), case.out().join("link"));
+    let make = |arguments: &[&str], path: &Path, end: &[&str]| {
+        let status = Command::new(arguments[0]).args(&arguments[1..]).arg(path).args(end).status().unwrap();
+        assert!(status.success(), "{arguments:?} needs root");
+    };
+    // The numbers of /dev/null, in a place of our own.
+    make(&["mknod"], &device, &["c", "1", "3"]);
+    make(&["mkfifo"], &pipe, &[]);
+    symlink(&device, &link).unwrap();
+    let linux = case.root().join(format!("boot/vmlinuz-{RELEASE}"));
+    let stub = case.root().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub");
+    for (path, word) in [(&device, "device"), (&pipe, "pipe"), (&link, "link"), (&case.out(), "folder")] {
+        let mut command = program(&["uki", "build", "--quiet", "--cmdline", "x"]);
+        command.arg("--linux").arg(&linux).arg("--stub").arg(&stub).arg("--output").arg(path);
+        refused(&mut command, &case.root(), &case.out(), &["in the way", word, path.to_str().unwrap()]);
+    }
+    let uki = case.out().join("uki/EFI/kairos/norole.efi");
+    make(&["mknod"], &uki, &["c", "1", "3"]);
+    case.refuses(&[], &["norole.efi", "in the way", "device"]);
+    std::fs::remove_file(&uki).unwrap();
+    case.builds(&[]);
+    case.builds(&[]);
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_packed_is_named() {
     let case = Case::new();
