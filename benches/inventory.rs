@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use divan::Bencher;
-use kairos_init::drivers::inventory::{Inventory, Module, firmware_of, load};
+use kairos_init::drivers::inventory::{Inventory, Module, declarations, load};
 use kairos_init::root::sysroot::Sysroot;
 
 fn main() {
@@ -57,18 +57,18 @@ fn load_only(bencher: Bencher) {
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
-fn firmware_only(bencher: Bencher) {
+fn declarations_only(bencher: Bencher) {
     let root = root();
     let inventory = load(&root, None).expect("a sound root");
     let modules = kept(&inventory);
-    bencher.bench_local(|| firmware_of(&root, &modules).expect("sound modules"));
+    bencher.bench_local(|| declarations(&root, modules.iter().copied()).expect("sound modules"));
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
-fn load_and_firmware(bencher: Bencher) {
+fn load_and_declarations(bencher: Bencher) {
     let root = root();
     bencher.bench_local(|| {
         let inventory = load(&root, None).expect("a sound root");
-        firmware_of(&root, &kept(&inventory)).expect("sound modules")
+        declarations(&root, kept(&inventory)).expect("sound modules")
     });
 }

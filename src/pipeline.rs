@@ -22,6 +22,7 @@ use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, SelectOptions, Selection};
 use crate::drivers::target;
+use crate::drivers::wishes::Wishes;
 use crate::drivers::{depmod, slim};
 use crate::image::{self, ImageError, Staging};
 use crate::names::{ModuleName, TreePath};
@@ -148,11 +149,18 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let hardware = if request.hardware.is_empty() { &all[..] } else { &request.hardware };
     let requests: Vec<target::Request<'_>> = hardware.iter().map(Hardware::request).collect();
     let target = target::resolve(&requests)?;
-    let options = SelectOptions { keep: patterns("--keep", &request.keep)?, drop: patterns("--drop", &request.drop)? };
+    let options = SelectOptions {
+        keep: patterns("--keep", &request.keep)?,
+        drop: patterns("--drop", &request.drop)?,
+        allow_empty: request.allow_empty,
+        firmware_versions: request.firmware_versions,
+        unknown_firmware: request.unknown_firmware,
+    };
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
     progress.step("choosing drivers and firmware");
-    let firmware_of = |modules: &[&inventory::Module]| Ok(inventory::firmware_of(&root, modules)?);
-    let selection = select::select(&inventory, &target, &options, &firmware_of)?;
+    let declarations = inventory::declarations(&root, inventory.modules.by_name.values())?;
+    let wishes = Wishes::load(&root)?;
+    let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
     let report = Report::plan(&inventory.kernel.release, &names, &selection);
     Ok(Plan { root, inventory, selection, report })

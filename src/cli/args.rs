@@ -67,9 +67,36 @@ pub(crate) struct SelectArgs {
     /// Drop these modules or firmware: name, path glob or alias; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) drop: Vec<String>,
+    /// Go on where a pattern of --keep or --drop matches nothing
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
+    /// Of firmware in several versions keep the newest installed one that the driver can ask for, or all of these
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "newest")]
+    pub(crate) firmware_versions: FirmwareVersionsArg,
+    /// What to do with firmware that no driver declares and kmod-db does not know
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "drop")]
+    pub(crate) unknown_firmware: UnknownFirmwareArg,
     /// The kernel to take [default: the newest in the root]
     #[arg(long, value_name = "RELEASE")]
     pub(crate) kernel: Option<String>,
+}
+
+/// `--firmware-versions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FirmwareVersionsArg {
+    /// The newest installed version that the driver can ask for
+    Newest,
+    /// All versions that the driver can ask for
+    All,
+}
+
+/// `--unknown-firmware`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnknownFirmwareArg {
+    /// It stays
+    Keep,
+    /// It goes
+    Drop,
 }
 
 /// `plan`.

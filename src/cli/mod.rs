@@ -10,8 +10,9 @@ mod uki;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use args::{Cli, Command, GlobalArgs, KeyArgs, SelectArgs};
+use args::{Cli, Command, FirmwareVersionsArg, GlobalArgs, KeyArgs, SelectArgs, UnknownFirmwareArg};
 use kairos_init::cancel::Cancel;
+use kairos_init::drivers::select::{FirmwareVersions, UnknownFirmware};
 use kairos_init::drivers::target::is_file;
 use kairos_init::names::KernelRelease;
 use kairos_init::pipeline::{Hardware, KeyFiles, SelectRequest};
@@ -80,6 +81,15 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
         hardware,
         keep: args.keep.clone(),
         drop: args.drop.clone(),
+        allow_empty: args.allow_empty,
+        firmware_versions: match args.firmware_versions {
+            FirmwareVersionsArg::Newest => FirmwareVersions::Newest,
+            FirmwareVersionsArg::All => FirmwareVersions::All,
+        },
+        unknown_firmware: match args.unknown_firmware {
+            UnknownFirmwareArg::Keep => UnknownFirmware::Keep,
+            UnknownFirmwareArg::Drop => UnknownFirmware::Drop,
+        },
         kernel: args.kernel.as_deref().map(KernelRelease::new).transpose().context("--kernel")?,
     })
 }

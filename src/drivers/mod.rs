@@ -5,3 +5,4 @@ pub mod inventory;
 pub mod select;
 pub mod slim;
 pub mod target;
+pub mod wishes;

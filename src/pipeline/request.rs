@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::drivers::select::{FirmwareVersions, UnknownFirmware};
 use crate::drivers::target;
 use crate::names::KernelRelease;
 use crate::root::initrd::Compression;
@@ -46,6 +47,12 @@ pub struct SelectRequest {
     pub keep: Vec<String>,
     /// `--drop`.
     pub drop: Vec<String>,
+    /// A pattern of the two that matches nothing is a warning, not an error.
+    pub allow_empty: bool,
+    /// What stays of firmware that exists in several versions.
+    pub firmware_versions: FirmwareVersions,
+    /// What becomes of firmware of which nothing can be said.
+    pub unknown_firmware: UnknownFirmware,
     /// The kernel; the newest where none is named.
     pub kernel: Option<KernelRelease>,
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use kairos_init::drivers::inventory::modinfo::{read_modinfo, read_modinfo_fully};
 use kairos_init::drivers::inventory::{
-    Compression, FirmwareKind, Inventory, InventoryError, Module, firmware_of, load, microcode,
+    Compression, FirmwareKind, Inventory, InventoryError, Module, declarations, load, microcode,
 };
 use kairos_init::names::{KernelRelease, ModuleName, TreePath};
 use kairos_init::root::sysroot::Sysroot;
@@ -127,10 +127,9 @@ fn firmware_and_dependencies_are_what_modinfo_prints() {
 #[test]
 fn declared_firmware_is_found_where_the_root_has_it() {
     let (root, inventory) = real();
-    let modules: Vec<&Module> = inventory.modules.by_name.values().collect();
     let (mut found, mut missing) = (0, 0);
-    for names in firmware_of(&root, &modules).unwrap().values() {
-        for name in names {
+    for declared in declarations(&root, inventory.modules.by_name.values()).unwrap().values() {
+        for name in &declared.firmware {
             let matches = inventory.firmware.lookup(name);
             if !name.is_glob() {
                 let exists = real_root().join("usr/lib/firmware").join(name.as_str()).is_file();

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use kairos_init::drivers::inventory::{self, FirmwareKind, Inventory};
+use kairos_init::drivers::inventory::{self, Declarations, FirmwareKind, Inventory};
 use kairos_init::drivers::select::{
     Edge, ItemRef, Pattern, Reason, SelectError, SelectOptions, Selection, chain, select,
 };
 use kairos_init::drivers::target::{self, Matcher, Request, Target};
+use kairos_init::drivers::wishes::Wishes;
 use kairos_init::names::ModuleName;
 use kairos_init::root::sysroot::Sysroot;
 
 /// A root with all of a distribution's firmware.
 struct Real {
-    root: Sysroot,
     inventory: Inventory,
+    declarations: Declarations,
     generic: Selection,
 }
 
@@ -33,8 +34,11 @@ fn real() -> &'static Real {
         );
         let root = Sysroot::open(&path).unwrap();
         let inventory = inventory::load(&root, None).unwrap();
-        let generic = run(&root, &inventory, &target("x86-generic"), &SelectOptions::default()).unwrap();
-        Real { root, inventory, generic }
+        let declarations = inventory::declarations(&root, inventory.modules.by_name.values()).unwrap();
+        let target = target("x86-generic");
+        let generic =
+            select(&inventory, &declarations, &target, &Wishes::default(), &SelectOptions::default()).unwrap();
+        Real { inventory, declarations, generic }
     })
 }
 
@@ -42,23 +46,18 @@ fn target(name: &str) -> Target {
     target::resolve(&[Request::Name(name)]).unwrap()
 }
 
-fn run(
-    root: &Sysroot,
-    inventory: &Inventory,
-    target: &Target,
-    options: &SelectOptions,
-) -> Result<Selection, SelectError> {
-    select(inventory, target, options, &|modules| Ok(inventory::firmware_of(root, modules)?))
+fn run(target: &Target, options: &SelectOptions) -> Result<Selection, SelectError> {
+    select(&real().inventory, &real().declarations, target, &Wishes::default(), options)
 }
 
-/// Without reading a module: for what concerns modules only.
+/// Without firmware: for what concerns modules only.
 fn dry(options: &SelectOptions) -> Result<Selection, SelectError> {
-    select(&real().inventory, &target("x86-generic"), options, &|_| Ok(BTreeMap::new()))
+    select(&real().inventory, &Declarations::new(), &target("x86-generic"), &Wishes::default(), options)
 }
 
 fn options(keep: &[&str], drop: &[&str]) -> SelectOptions {
     let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text).unwrap()).collect();
-    SelectOptions { keep: patterns(keep), drop: patterns(drop) }
+    SelectOptions { keep: patterns(keep), drop: patterns(drop), ..SelectOptions::default() }
 }
 
 #[test]
@@ -186,11 +185,10 @@ fn check_chain(links: &[kairos_init::drivers::select::Link]) {
 #[test]
 fn declared_firmware_of_kept_modules_is_kept_or_reported() {
     let real = real();
-    let kept: Vec<_> = real.inventory.modules.by_name.values().filter(|m| real.generic.modules[&m.name].kept).collect();
-    let declared = inventory::firmware_of(&real.root, &kept).unwrap();
+    let declared = real.declarations.iter().filter(|(module, _)| real.generic.modules[*module].kept);
     let mut found = 0;
-    for (module, names) in &declared {
-        for name in names {
+    for (module, declared) in declared {
+        for name in &declared.firmware {
             let hits = real.inventory.firmware.lookup(name);
             assert_eq!(hits.is_empty(), real.generic.missing_firmware.contains_key(name), "{module}: {name}");
             for hit in hits {
@@ -236,9 +234,8 @@ fn what_kairos_needs_cannot_be_dropped() {
 
 #[test]
 fn keep_brings_a_driver_with_its_dependencies_and_firmware() {
-    let real = real();
     let options = options(&["iwlwifi", "brcm/bcm43xx-0.fw"], &["kernel/drivers/infiniband/hw/hfi1/**"]);
-    let chosen = run(&real.root, &real.inventory, &target("x86-generic"), &options).unwrap();
+    let chosen = run(&target("x86-generic"), &options).unwrap();
     assert!(chosen.modules["iwlwifi"].kept && chosen.modules["cfg80211"].kept);
     assert_eq!(chosen.modules["hfi1"].reason, Reason::Dropped("kernel/drivers/infiniband/hw/hfi1/**".into()));
     let firmware: Vec<_> =
@@ -250,8 +247,7 @@ fn keep_brings_a_driver_with_its_dependencies_and_firmware() {
 
 #[test]
 fn all_keeps_everything() {
-    let real = real();
-    let all = run(&real.root, &real.inventory, &target("all"), &SelectOptions::default()).unwrap();
+    let all = run(&target("all"), &SelectOptions::default()).unwrap();
     assert!(all.modules.values().all(|item| item.kept));
     assert!(all.firmware.values().all(|item| item.kept), "every firmware file");
     assert!(all.warnings.is_empty(), "{:?}", all.warnings);
@@ -291,7 +287,7 @@ fn every_entry_of_the_database_matches_or_is_optional() {
     for ((source, except), _) in exceptions.iter().filter(|(_, leaves_out)| !**leaves_out) {
         wrong.push(format!("{source}: except {except} leaves nothing out"));
     }
-    let Selection { warnings, .. } = run(&real.root, &real.inventory, &target, &SelectOptions::default()).unwrap();
+    let Selection { warnings, .. } = run(&target, &SelectOptions::default()).unwrap();
     wrong.extend(warnings);
     for hidden in target.hidden.iter().filter(|hidden| !hidden.optional) {
         for name in hidden.to.iter().chain([&hidden.from]).filter(|name| !exists(name)) {

@@ -27,7 +27,7 @@ pub use indexes::LineError;
 pub use kernels::kernels;
 pub use load::load;
 pub use microcode::{Microcode, has_microcode, microcode};
-pub use modinfo::{ModInfo, firmware_of, read_modinfo};
+pub use modinfo::{Declarations, Declared, ModInfo, declarations, read_modinfo};
 
 /// A kernel in the root.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -164,19 +164,54 @@ pub fn read_modinfo_fully(root: &Sysroot, module: &Module) -> Result<ModInfo, In
     read(root, module, &mut Vec::new(), false)
 }
 
-/// The firmware that each of `modules` declares, on all threads; modules that declare none are left out.
+/// What a module says of itself that its kernel's indexes do not have, or that they are held against.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// `depends=`: direct dependencies.
+    pub depends: Vec<ModuleName>,
+    /// `firmware=`: names and patterns.
+    pub firmware: Vec<FirmwarePath>,
+    /// `weakdep=`: targets as written. Older kmod makes no index of them.
+    pub weak: Vec<String>,
+    /// `intree=Y`: built with the kernel, not after it.
+    pub intree: bool,
+    /// `vermagic=`.
+    pub vermagic: Option<String>,
+}
+
+impl From<&ModInfo> for Declared {
+    fn from(info: &ModInfo) -> Self {
+        let weak =
+            info.weakdeps().flat_map(|list| list.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        Self {
+            depends: info.depends(),
+            firmware: info.firmware(),
+            weak: weak.collect(),
+            intree: info.intree(),
+            vermagic: info.vermagic(),
+        }
+    }
+}
+
+/// What each module of a kernel declares.
+pub type Declarations = BTreeMap<ModuleName, Declared>;
+
+/// What each of `modules` declares, on all threads.
 ///
 /// # Errors
 /// As [`read_modinfo`], for the first module that fails in the given order.
-pub fn firmware_of(
+pub fn declarations<'a>(
     root: &Sysroot,
-    modules: &[&Module],
-) -> Result<BTreeMap<ModuleName, Vec<FirmwarePath>>, InventoryError> {
+    modules: impl IntoIterator<Item = &'a Module>,
+) -> Result<Declarations, InventoryError> {
+    let modules: Vec<&Module> = modules.into_iter().collect();
     let read: Vec<_> = modules
         .par_iter()
-        .map_init(Vec::new, |buffer, module| Ok((module.name.clone(), read(root, module, buffer, true)?.firmware())))
+        .map_init(Vec::new, |buffer, module| {
+            Ok((module.name.clone(), Declared::from(&read(root, module, buffer, true)?)))
+        })
         .collect();
-    read.into_iter().filter(|one| !matches!(one, Ok((_, names)) if names.is_empty())).collect()
+    read.into_iter().collect()
 }
 
 fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) -> Result<ModInfo, InventoryError> {

@@ -1,18 +1,19 @@
-//! Which modules an alias means: an index over `modules.alias` and the built-in modules' aliases.
+//! Which modules an alias means: an index over `modules.alias`, the built-in modules' aliases and those of `modprobe.d`.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::drivers::inventory::Modules;
 use crate::drivers::target::glob::{Glob, alias_matches, literal_prefix};
+use crate::drivers::wishes::Modprobe;
 use crate::names::ModuleName;
 
 /// The aliases of a kernel, sorted so that a lookup walks one bus and not all 27,000 of them.
 pub(super) struct Aliases<'a> {
-    /// Aliases without a wildcard, normalised.
-    exact: BTreeMap<String, Vec<Owner<'a>>>,
+    /// Aliases without a wildcard, by their normalised text.
+    exact: Vec<(&'a str, Owner<'a>)>,
     /// Patterns by their bus (`pci:`), or by nothing where a wildcard comes before the colon.
     patterns: BTreeMap<&'a [u8], Vec<(&'a str, Owner<'a>)>>,
-    all: &'a [(String, ModuleName)],
 }
 
 /// Whose alias it is.
@@ -26,20 +27,29 @@ pub(super) enum Owner<'a> {
 
 impl<'a> Aliases<'a> {
     /// Indexes the aliases, in the files' order.
-    pub(super) fn new(modules: &'a Modules) -> Self {
-        let mut aliases = Self { exact: BTreeMap::new(), patterns: BTreeMap::new(), all: &modules.aliases };
+    pub(super) fn new(modules: &'a Modules, modprobe: &'a Modprobe) -> Self {
+        let mut aliases = Self { exact: Vec::new(), patterns: BTreeMap::new() };
         for (pattern, module) in &modules.aliases {
             aliases.add(pattern, Owner::Module(module));
         }
         for (pattern, module) in &modules.builtin_aliases {
             aliases.add(pattern, Owner::Builtin(module));
         }
+        for alias in &modprobe.aliases {
+            let file = modules.by_name.get_key_value(alias.module.as_str()).map(|(name, _)| Owner::Module(name));
+            let builtin = || modules.builtin.get(alias.module.as_str()).map(Owner::Builtin);
+            if let Some(owner) = file.or_else(builtin) {
+                aliases.add(&alias.value, owner);
+            }
+        }
+        // Stable: of equal ones the files' order stays.
+        aliases.exact.sort_by(|(a, _), (b, _)| compare(a, b));
         aliases
     }
 
     fn add(&mut self, pattern: &'a str, owner: Owner<'a>) {
         if literal_prefix(pattern.as_bytes()).len() == pattern.len() {
-            self.exact.entry(normal(pattern)).or_default().push(owner);
+            self.exact.push((pattern, owner));
         } else {
             self.patterns.entry(bus(pattern)).or_default().push((pattern, owner));
         }
@@ -47,7 +57,9 @@ impl<'a> Aliases<'a> {
 
     /// Who answers to a concrete alias or modalias: exact names first, each owner once.
     pub(super) fn owners(&self, alias: &str) -> Vec<Owner<'a>> {
-        let mut owners = self.exact.get(&normal(alias)).cloned().unwrap_or_default();
+        let from = self.exact.partition_point(|(text, _)| compare(text, alias).is_lt());
+        let same = self.exact.iter().skip(from).take_while(|(text, _)| compare(text, alias).is_eq());
+        let mut owners: Vec<_> = same.map(|(_, owner)| *owner).collect();
         let own: &[u8] = bus(alias);
         for key in [own, b""] {
             let patterns = self.patterns.get(key).map(Vec::as_slice).unwrap_or_default();
@@ -57,19 +69,35 @@ impl<'a> Aliases<'a> {
                 break;
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         owners.retain(|owner| seen.insert(*owner));
         owners
     }
 
-    /// Modules with an alias pattern that `glob` covers, read as text.
-    pub(super) fn covered(&self, glob: &'a Glob) -> impl Iterator<Item = &'a ModuleName> {
-        self.all.iter().filter(|(pattern, _)| glob.matches(pattern)).map(|(_, module)| module)
+    /// Owners of an alias whose text `glob` covers, each once, in order.
+    pub(super) fn covered(&self, glob: &Glob) -> BTreeSet<Owner<'a>> {
+        let literal = glob.literal();
+        let from = self.exact.partition_point(|(text, _)| compare(text, literal).is_lt());
+        let near = |text: &str| bytes(text).zip(bytes(literal)).filter(|(a, b)| a == b).count() == literal.len();
+        let exact = self.exact.iter().skip(from).take_while(|(text, _)| near(text));
+        // A bus that shares nothing with the literal part has no alias that is covered.
+        let may_hold = |key: &[u8]| key.iter().zip(bytes(literal)).all(|(a, b)| normal(*a) == b);
+        let groups = self.patterns.iter().filter(|(key, _)| may_hold(key)).flat_map(|(_, group)| group);
+        exact.chain(groups).filter(|(text, _)| glob.matches(text)).map(|(_, owner)| *owner).collect()
     }
 }
 
-fn normal(alias: &str) -> String {
-    alias.replace('-', "_")
+/// kmod takes `-` for `_`.
+fn normal(byte: u8) -> u8 {
+    if byte == b'-' { b'_' } else { byte }
+}
+
+fn bytes(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().map(normal)
+}
+
+fn compare(a: &str, b: &str) -> Ordering {
+    bytes(a).cmp(bytes(b))
 }
 
 /// `pci:` of `pci:v...`; nothing where there is no colon before the first wildcard.

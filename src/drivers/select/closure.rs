@@ -1,4 +1,5 @@
-//! Rules -> roots -> everything they lead to: `modules.dep`, soft and weak dependencies, hidden ones.
+//! Rules -> roots -> everything they lead to: `modules.dep`, soft and weak dependencies, what `modprobe.d` adds, families
+//! that are asked for by alias, hidden dependencies.
 //!
 //! Breadth first from the rules in their order, so that the reason of an item is the shortest chain, and the same one in every
 //! run. Circles need no care: who has a reason is not visited again.
@@ -6,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use crate::drivers::inventory::{Inventory, Modules};
+use crate::drivers::inventory::{Declarations, Inventory, Modules};
 use crate::drivers::target::glob::Glob;
-use crate::drivers::target::{Hidden, Matcher, Rule, Target};
+use crate::drivers::target::{Hidden, Matcher, ModuleRequest, Rule, Target};
+use crate::drivers::wishes::{Wanted, Wish, Wishes, modprobe};
 use crate::names::ModuleName;
 
 use super::aliases::{Aliases, Owner};
@@ -20,7 +22,28 @@ use super::{Edge, Link, module_path};
 #[derive(Default)]
 pub(super) struct Closure<'a> {
     pub(super) kept: BTreeMap<&'a ModuleName, Link>,
+    /// Those that something loads by name or as a dependency: a `blacklist` line, which is about aliases, does not stop that.
+    pub(super) loaded: BTreeSet<&'a ModuleName>,
+    /// Those that Kairos cannot do without.
+    pub(super) required: BTreeSet<&'a ModuleName>,
     pub(super) warnings: Vec<String>,
+    queue: VecDeque<&'a ModuleName>,
+}
+
+impl<'a> Closure<'a> {
+    /// Keeps a module that a device's or a request's alias loads. The first link to an item is its reason.
+    fn keep(&mut self, module: &'a ModuleName, link: Link) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.kept.entry(module) {
+            entry.insert(link);
+            self.queue.push_back(module);
+        }
+    }
+
+    /// Keeps a module that is loaded by its name.
+    fn load(&mut self, module: &'a ModuleName, link: Link) {
+        self.loaded.insert(module);
+        self.keep(module, link);
+    }
 }
 
 /// The modules by path, so that a rule looks only at what lies below its literal part.
@@ -43,7 +66,9 @@ impl<'a> Paths<'a> {
 /// What the walk looks at.
 pub(super) struct Graph<'a> {
     pub(super) inventory: &'a Inventory,
+    pub(super) declarations: &'a Declarations,
     pub(super) target: &'a Target,
+    pub(super) wishes: &'a Wishes,
     pub(super) aliases: &'a Aliases<'a>,
     pub(super) paths: &'a Paths<'a>,
     pub(super) keep: &'a Matched<'a>,
@@ -57,9 +82,11 @@ impl<'a> Graph<'a> {
     /// `--drop` of a required module or of a dependency; a dependency that does not exist.
     pub(super) fn close(&self) -> Result<Closure<'a>, SelectError> {
         let mut closure = Closure::default();
-        let mut queue = VecDeque::new();
         for rule in &self.target.rules {
-            self.root(rule, &mut closure, &mut queue)?;
+            self.root(rule, &mut closure)?;
+        }
+        for wish in &self.wishes.wishes {
+            self.wish(wish, &mut closure);
         }
         for (module, pattern) in &self.keep.modules {
             let link = Link {
@@ -68,28 +95,23 @@ impl<'a> Graph<'a> {
                 to: module.to_string(),
                 source: "the command line".to_owned(),
             };
-            visit(module, link, &mut closure.kept, &mut queue);
+            closure.load(module, link);
         }
         // What is built in asks as well, without being an item itself.
-        let hidden = self.hidden_by_module();
-        for (module, entries) in &hidden {
+        let curated = self.curated();
+        for (module, entries) in &curated {
             if self.inventory.modules.builtin.contains(*module) {
-                self.follow_hidden(&format!("built-in {module}"), entries, &mut closure, &mut queue);
+                self.follow_curated(&format!("built-in {module}"), entries, &mut closure);
             }
         }
-        while let Some(module) = queue.pop_front() {
-            self.follow(module, &hidden, &mut closure, &mut queue)?;
+        while let Some(module) = closure.queue.pop_front() {
+            self.follow(module, &curated, &mut closure)?;
         }
         Ok(closure)
     }
 
     /// The modules that a rule matches become roots.
-    fn root(
-        &self,
-        rule: &'a Rule,
-        closure: &mut Closure<'a>,
-        queue: &mut VecDeque<&'a ModuleName>,
-    ) -> Result<(), SelectError> {
+    fn root(&self, rule: &'a Rule, closure: &mut Closure<'a>) -> Result<(), SelectError> {
         let modules = &self.inventory.modules;
         let mut satisfied = false;
         let candidates: Vec<&'a ModuleName> = match &rule.matcher {
@@ -113,8 +135,14 @@ impl<'a> Graph<'a> {
                 files.into_iter().collect()
             }
             Matcher::AliasGlob(glob) => {
-                satisfied = modules.builtin_aliases.iter().any(|(pattern, _)| glob.matches(pattern));
-                self.aliases.covered(glob).collect::<BTreeSet<_>>().into_iter().collect()
+                let mut files = Vec::new();
+                for owner in self.aliases.covered(glob) {
+                    match owner {
+                        Owner::Module(name) => files.push(name),
+                        Owner::Builtin(_) => satisfied = true,
+                    }
+                }
+                files
             }
         };
         for name in candidates {
@@ -124,6 +152,9 @@ impl<'a> Graph<'a> {
                 continue;
             }
             satisfied = true;
+            if rule.required {
+                closure.required.insert(name);
+            }
             if let Some(pattern) = self.drop.modules.get(name) {
                 if rule.required {
                     return Err(SelectError::DropRequired {
@@ -141,32 +172,100 @@ impl<'a> Graph<'a> {
                 to: name.to_string(),
                 source: rule.source.to_string(),
             };
-            visit(name, link, &mut closure.kept, queue);
+            closure.keep(name, link);
         }
         if !satisfied && rule.is_expected_in(&self.inventory.kernel.release) {
+            let needs = if rule.required { "; Kairos cannot boot without it" } else { "" };
             closure.warnings.push(format!(
-                "{}: {} matches neither a module nor a built-in of kernel {}",
+                "{}: {} matches neither a module nor a built-in of kernel {}{needs}",
                 rule.source, rule.matcher, self.inventory.kernel.release
             ));
         }
         Ok(())
     }
 
-    fn hidden_by_module(&self) -> BTreeMap<&'a ModuleName, Vec<&'a Hidden>> {
-        let mut hidden: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for entry in &self.target.hidden {
-            hidden.entry(&entry.from).or_default().push(entry);
+    /// The root's configuration asks for modules: each is a rule, but none that must match.
+    fn wish(&self, wish: &'a Wish, closure: &mut Closure<'a>) {
+        let modules = &self.inventory.modules;
+        let mut satisfied = false;
+        let mut found = Vec::new();
+        let mut take = |owners: Vec<Owner<'a>>| {
+            for owner in owners {
+                satisfied = true;
+                if let Owner::Module(name) = owner {
+                    found.push(name);
+                }
+            }
+        };
+        let name = match &wish.wanted {
+            Wanted::Module(name) => {
+                take(self.named(name));
+                name
+            }
+            Wanted::Filesystem(kind) => {
+                take(self.aliases.owners(&format!("fs-{kind}")));
+                take(self.named(kind));
+                satisfied |= NO_MODULE.contains(&kind.as_str());
+                kind
+            }
+            Wanted::Directory(directory) => {
+                let glob = Glob::path(&format!("kernel/{directory}/**"));
+                take(
+                    glob.map(|glob| self.paths.matching(&glob))
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(Owner::Module)
+                        .collect(),
+                );
+                directory
+            }
+        };
+        for module in found {
+            let source = wish.source.to_string();
+            if !self.is_dropped(wish.by, module, &source, closure) && modules.by_name.contains_key(module) {
+                let (from, to) = (format!("{} {name}", wish.by), module.to_string());
+                closure.load(module, Link { from, edge: Edge::Rule, to, source });
+            }
         }
-        hidden
+        if !satisfied {
+            closure.warnings.push(format!(
+                "{}: {} asks for {name}, which kernel {} has neither as a module nor built in",
+                wish.source, wish.by, self.inventory.kernel.release
+            ));
+        }
+    }
+
+    /// What modprobe would load for a name: the module of that name, else who has the alias.
+    fn named(&self, name: &str) -> Vec<Owner<'a>> {
+        let modules = &self.inventory.modules;
+        if let Ok(name) = ModuleName::new(name) {
+            if let Some((name, _)) = modules.by_name.get_key_value(&name) {
+                return vec![Owner::Module(name)];
+            }
+            if let Some(name) = modules.builtin.get(&name) {
+                return vec![Owner::Builtin(name)];
+            }
+        }
+        self.aliases.owners(name)
+    }
+
+    fn curated(&self) -> BTreeMap<&'a ModuleName, Vec<Curated<'a>>> {
+        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for entry in &self.target.hidden {
+            all.entry(&entry.from).or_default().push(Curated::Hidden(entry));
+        }
+        for entry in &self.target.requests {
+            all.entry(&entry.from).or_default().push(Curated::Request(entry));
+        }
+        all
     }
 
     /// Everything that a kept module leads to.
     fn follow(
         &self,
         module: &'a ModuleName,
-        hidden: &BTreeMap<&'a ModuleName, Vec<&'a Hidden>>,
+        curated: &BTreeMap<&'a ModuleName, Vec<Curated<'a>>>,
         closure: &mut Closure<'a>,
-        queue: &mut VecDeque<&'a ModuleName>,
     ) -> Result<(), SelectError> {
         let modules = &self.inventory.modules;
         for dependency in modules.dependencies.get(module).map(Vec::as_slice).unwrap_or_default() {
@@ -178,7 +277,7 @@ impl<'a> Graph<'a> {
                 });
             }
             if modules.by_name.contains_key(dependency) {
-                visit(dependency, link(module, Edge::Depends, dependency, "modules.dep"), &mut closure.kept, queue);
+                closure.load(dependency, link(module, Edge::Depends, dependency, "modules.dep"));
             } else if !modules.builtin.contains(dependency) {
                 return Err(SelectError::MissingDependency {
                     kernel: self.inventory.kernel.release.to_string(),
@@ -188,71 +287,90 @@ impl<'a> Graph<'a> {
             }
         }
         for (_, wanted) in modules.soft.get(module).map(Vec::as_slice).unwrap_or_default() {
-            self.soft(module, Edge::Softdep, wanted, "modules.softdep", closure, queue);
+            self.soft(module, Edge::Softdep, wanted, "modules.softdep", closure);
         }
-        for wanted in modules.weak.get(module).map(Vec::as_slice).unwrap_or_default() {
-            self.soft(module, Edge::Weakdep, wanted, "modules.weakdep", closure, queue);
+        let indexed = modules.weak.get(module).map(Vec::as_slice).unwrap_or_default();
+        for wanted in indexed {
+            self.soft(module, Edge::Weakdep, wanted, "modules.weakdep", closure);
         }
-        if let Some(entries) = hidden.get(module) {
-            self.follow_hidden(module.as_str(), entries, closure, queue);
+        // kmod before 33 makes no index of them.
+        let declared = self.declarations.get(module).map(|declared| declared.weak.as_slice()).unwrap_or_default();
+        for wanted in declared.iter().filter(|wanted| !indexed.contains(wanted)) {
+            self.soft(module, Edge::Weakdep, wanted, ".modinfo of the module", closure);
+        }
+        self.follow_modprobe(module, closure);
+        if let Some(entries) = curated.get(module) {
+            self.follow_curated(module.as_str(), entries, closure);
         }
         Ok(())
     }
 
-    /// A soft or weak dependency: a module's name, or else an alias. It may name nothing, and that is fine.
-    fn soft(
-        &self,
-        module: &ModuleName,
-        edge: Edge,
-        wanted: &str,
-        source: &str,
-        closure: &mut Closure<'a>,
-        queue: &mut VecDeque<&'a ModuleName>,
-    ) {
-        let modules = &self.inventory.modules;
-        if let Ok(name) = ModuleName::new(wanted) {
-            if let Some((name, _)) = modules.by_name.get_key_value(&name) {
-                if !self.is_dropped(module.as_str(), name, source, closure) {
-                    visit(name, link(module, edge, name, source), &mut closure.kept, queue);
-                }
-                return;
-            }
-            if modules.builtin.contains(&name) {
-                return;
+    /// What the root's `modprobe.d` loads with a module.
+    fn follow_modprobe(&self, module: &'a ModuleName, closure: &mut Closure<'a>) {
+        let config = &self.wishes.modprobe;
+        for line in config.soft.iter().filter(|line| modprobe::names(&line.module, module)) {
+            for (_, wanted) in &line.value {
+                self.soft(module, Edge::Softdep, wanted, &line.source.to_string(), closure);
             }
         }
-        for owner in self.aliases.owners(wanted) {
-            if let Owner::Module(name) = owner
-                && let Some((name, _)) = modules.by_name.get_key_value(name)
-                && !self.is_dropped(module.as_str(), name, source, closure)
-            {
-                let source = format!("{source}, alias {wanted}");
-                visit(name, link(module, Edge::Alias, name, &source), &mut closure.kept, queue);
+        for line in config.weak.iter().filter(|line| modprobe::names(&line.module, module)) {
+            for wanted in &line.value {
+                self.soft(module, Edge::Weakdep, wanted, &line.source.to_string(), closure);
+            }
+        }
+        for line in config.install.iter().filter(|line| modprobe::names(&line.module, module)) {
+            for wanted in line.loads() {
+                self.soft(module, Edge::Install, &wanted, &line.source.to_string(), closure);
             }
         }
     }
 
-    fn follow_hidden(
-        &self,
-        from: &str,
-        entries: &[&'a Hidden],
-        closure: &mut Closure<'a>,
-        queue: &mut VecDeque<&'a ModuleName>,
-    ) {
+    /// A soft or weak dependency: a module's name, or else an alias. It may name nothing, and that is fine.
+    fn soft(&self, module: &ModuleName, edge: Edge, wanted: &str, source: &str, closure: &mut Closure<'a>) {
+        for owner in self.named(wanted) {
+            let Owner::Module(name) = owner else { continue };
+            if self.is_dropped(module.as_str(), name, source, closure) {
+                continue;
+            }
+            let by_name = ModuleName::new(wanted).is_ok_and(|wanted| wanted == *name);
+            let link = match by_name {
+                true => link(module, edge, name, source),
+                false => link(module, Edge::Alias, name, &format!("{source}, alias {wanted}")),
+            };
+            closure.load(name, link);
+        }
+    }
+
+    fn follow_curated(&self, from: &str, entries: &[Curated<'a>], closure: &mut Closure<'a>) {
         for entry in entries {
-            let source = entry.source.to_string();
-            for wanted in &entry.to {
-                if let Some((name, _)) = self.inventory.modules.by_name.get_key_value(wanted)
-                    && !self.is_dropped(from, name, &source, closure)
-                {
-                    let link = Link {
-                        from: from.to_owned(),
-                        edge: Edge::Curated,
-                        to: name.to_string(),
-                        source: source.clone(),
-                    };
-                    visit(name, link, &mut closure.kept, queue);
+            match entry {
+                Curated::Hidden(entry) => {
+                    let by_name = |wanted| Some(self.inventory.modules.by_name.get_key_value::<ModuleName>(wanted)?.0);
+                    let source = entry.source.to_string();
+                    for name in entry.to.iter().filter_map(by_name) {
+                        self.ask(from, Edge::Curated, name, &source, closure);
+                    }
                 }
+                Curated::Request(entry) => {
+                    for glob in &entry.aliases {
+                        let source = format!("{}, alias {}", entry.source, glob.as_str());
+                        for owner in self.aliases.covered(glob) {
+                            if let Owner::Module(name) = owner {
+                                self.ask(from, Edge::Request, name, &source, closure);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&self, from: &str, edge: Edge, name: &'a ModuleName, source: &str, closure: &mut Closure<'a>) {
+        if from != name.as_str() && !self.is_dropped(from, name, source, closure) {
+            let link = Link { from: from.to_owned(), edge, to: name.to_string(), source: source.to_owned() };
+            match edge {
+                Edge::Request => closure.keep(name, link),
+                _ => closure.load(name, link),
             }
         }
     }
@@ -270,6 +388,39 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// An entry of kmod-db about what a module asks for.
+#[derive(Clone, Copy)]
+enum Curated<'a> {
+    Hidden(&'a Hidden),
+    Request(&'a ModuleRequest),
+}
+
+/// File systems that are part of every kernel that has them: no module, and no line in `modules.builtin`.
+const NO_MODULE: [&str; 22] = [
+    "bdev",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "cpuset",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "ramfs",
+    "resctrl",
+    "rootfs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+];
+
 /// Of names in order from a glob's literal part on, those that match.
 fn take_matching<'n>(names: impl Iterator<Item = &'n ModuleName>, glob: &Glob) -> impl Iterator<Item = &'n ModuleName> {
     names.take_while(|name| name.as_str().starts_with(glob.literal())).filter(|name| glob.matches(name.as_str()))
@@ -277,17 +428,4 @@ fn take_matching<'n>(names: impl Iterator<Item = &'n ModuleName>, glob: &Glob) -
 
 fn link(from: &ModuleName, edge: Edge, to: &ModuleName, source: &str) -> Link {
     Link { from: from.to_string(), edge, to: to.to_string(), source: source.to_owned() }
-}
-
-/// The first link to an item is its reason.
-fn visit<'a>(
-    module: &'a ModuleName,
-    link: Link,
-    kept: &mut BTreeMap<&'a ModuleName, Link>,
-    queue: &mut VecDeque<&'a ModuleName>,
-) {
-    if let std::collections::btree_map::Entry::Vacant(entry) = kept.entry(module) {
-        entry.insert(link);
-        queue.push_back(module);
-    }
 }

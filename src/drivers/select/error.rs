@@ -20,7 +20,7 @@ pub enum SelectError {
     /// A pattern that matches nothing that is there.
     #[error(
         "{option} {pattern:?} matches no module and no firmware of kernel {kernel}{hint}; patterns are module names (nls_*), \
-         module paths (kernel/fs/**), firmware names (bnx2/*) or aliases (fs-xfs)"
+         module paths (kernel/fs/**), firmware names (bnx2/*) or aliases (fs-xfs); --allow-empty goes on without"
     )]
     NoMatch {
         /// `--keep` or `--drop`.
@@ -88,7 +88,4 @@ pub enum SelectError {
         /// On whom.
         dependency: ModuleName,
     },
-    /// The modules' own firmware declarations could not be read.
-    #[error("cannot read which firmware the kept modules ask for: {0}")]
-    Firmware(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,15 +1,15 @@
-//! The fate of every firmware file and link: what the kept drivers declare, what is known of them beyond that, and what
-//! nobody asks for.
+//! The fate of every firmware file and link: what the kept drivers declare, what is known of them beyond that, what only
+//! others ask for, and what nobody is known to ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::drivers::inventory::{Firmware, FirmwareKind, Found, Inventory, Module};
-use crate::drivers::target::{Matcher, Target};
+use crate::drivers::inventory::{Declarations, Firmware, FirmwareKind, Found, Inventory};
+use crate::drivers::target::versions::Versioned;
+use crate::drivers::target::{Asks, Family, FamilyFiles, Matcher, Target, Version, Versions};
 use crate::names::{FirmwarePath, ModuleName, TreePath};
 
-use super::error::SelectError;
 use super::pattern::{Matched, Pattern};
-use super::{Edge, FirmwareOf, Item, Link, Reason, names};
+use super::{Edge, FirmwareVersions, Item, Link, Reason, SelectOptions, UnknownFirmware, names};
 
 /// Directories whose files are microcode: loaded from the `.ucode` section, before there is a file system
 /// (`arch/x86/kernel/cpu/microcode`).
@@ -20,102 +20,295 @@ const MICROCODE: [&str; 2] = ["intel-ucode/", "amd-ucode/"];
 pub(super) struct Decided {
     pub(super) items: BTreeMap<TreePath, Item>,
     pub(super) missing: BTreeMap<FirmwarePath, Vec<ModuleName>>,
+    pub(super) unknown: BTreeSet<TreePath>,
     pub(super) warnings: Vec<String>,
+}
+
+/// What is to be decided, and from what.
+pub(super) struct Question<'a> {
+    pub(super) inventory: &'a Inventory,
+    pub(super) declarations: &'a Declarations,
+    pub(super) target: &'a Target,
+    pub(super) options: &'a SelectOptions,
+    /// The kept modules.
+    pub(super) kept: &'a BTreeMap<&'a ModuleName, Link>,
+    /// Those of them that are never loaded, and the line that says so.
+    pub(super) blocked: &'a BTreeMap<&'a ModuleName, String>,
+    pub(super) keep: &'a Matched<'a>,
+    pub(super) drop: &'a Matched<'a>,
+}
+
+/// A driver's part in a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Kept, and nothing stops it; or built in.
+    Asks { builtin: bool },
+    /// Kept, and never loaded.
+    Blocked,
+    /// A module that is dropped.
+    Dropped,
+    /// Neither a module nor built in.
+    Absent,
+}
+
+/// Who would ask for an entry that no kept driver asks for.
+#[derive(Default)]
+struct Claims {
+    blocked: Option<(ModuleName, String)>,
+    dropped: BTreeSet<ModuleName>,
+    absent: Option<ModuleName>,
+    /// A kept driver that asks for other versions.
+    other: Option<ModuleName>,
 }
 
 /// What is known while deciding.
 struct Keeper<'a> {
+    question: &'a Question<'a>,
     firmware: &'a Firmware,
-    drop: &'a Matched<'a>,
     kept: BTreeMap<TreePath, Link>,
     /// Entries that are never loaded, and the one that is loaded instead.
     shadowed: BTreeMap<TreePath, TreePath>,
+    /// Older versions, and the one that is kept.
+    older: BTreeMap<TreePath, TreePath>,
+    claims: BTreeMap<TreePath, Claims>,
     missing: BTreeMap<FirmwarePath, Vec<ModuleName>>,
 }
 
-/// Decides about every entry of the firmware directories.
-///
-/// # Errors
-/// `firmware_of` fails.
-pub(super) fn decide(
-    inventory: &Inventory,
-    target: &Target,
-    (keep, drop): (&Matched<'_>, &Matched<'_>),
-    kept_modules: &[&Module],
-    firmware_of: FirmwareOf<'_>,
-) -> Result<Decided, SelectError> {
-    let mut keeper = Keeper {
-        firmware: &inventory.firmware,
-        drop,
-        kept: BTreeMap::new(),
-        shadowed: BTreeMap::new(),
-        missing: BTreeMap::new(),
-    };
-    let mut warnings = Vec::new();
-    for rule in &target.rules {
-        let Matcher::Firmware(glob) = &rule.matcher else { continue };
-        let (from, source) = (rule.matcher.to_string(), rule.source.to_string());
-        let mut matched = false;
-        for path in inventory.firmware.entries.keys() {
-            let mut all = names::of(&inventory.firmware, path);
-            if all.any(|name| glob.matches(name) && !rule.except.iter().any(|except| except.matches(name))) {
-                matched = true;
-                keeper.keep(path, &from, Edge::Rule, &source);
+impl Question<'_> {
+    /// Decides about every entry of the firmware directories.
+    pub(super) fn decide(&self) -> Decided {
+        let mut keeper = Keeper {
+            question: self,
+            firmware: &self.inventory.firmware,
+            kept: BTreeMap::new(),
+            shadowed: BTreeMap::new(),
+            older: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            missing: BTreeMap::new(),
+        };
+        let mut warnings = Vec::new();
+        self.rules(&mut keeper, &mut warnings);
+        for (path, pattern) in &self.keep.firmware {
+            keeper.keep(path, &format!("--keep {}", pattern.as_str()), Edge::Rule, "the command line");
+        }
+        for (module, declared) in self.declarations {
+            let role = self.role(module);
+            for name in declared.firmware.iter().filter(|name| !self.is_versioned(module, name)) {
+                match role {
+                    Role::Asks { .. } => keeper.declared(module.as_str(), module, name, ".modinfo of the module"),
+                    _ => keeper.claim_name(module, role, name),
+                }
             }
         }
-        if !matched && rule.is_expected_in(&inventory.kernel.release) {
-            warnings.push(format!("{source}: {from} matches no firmware of the root"));
+        for (module, wanted) in &self.inventory.modules.builtin_firmware {
+            for name in wanted.iter().filter(|name| !self.is_versioned(module, name)) {
+                keeper.declared(&format!("built-in {module}"), module, name, "modules.builtin.modinfo");
+            }
         }
-    }
-    for (path, pattern) in &keep.firmware {
-        keeper.keep(path, &format!("--keep {}", pattern.as_str()), Edge::Rule, "the command line");
-    }
-    let declared = firmware_of(kept_modules).map_err(SelectError::Firmware)?;
-    for (module, wanted) in &declared {
-        for name in wanted {
-            keeper.declared(module.as_str(), module, name, ".modinfo of the module");
+        for family in &self.target.families {
+            keeper.family(family);
         }
+        let (items, unknown) = keeper.items();
+        Decided { items, missing: keeper.missing, unknown, warnings }
     }
-    for (module, wanted) in &inventory.modules.builtin_firmware {
-        for name in wanted {
-            keeper.declared(&format!("built-in {module}"), module, name, "modules.builtin.modinfo");
-        }
-    }
-    let kept_names: BTreeSet<_> = kept_modules.iter().map(|module| &module.name).collect();
-    for family in &target.families {
-        let source = family.source.to_string();
-        let driver = family.drivers.iter().find(|driver| kept_names.contains(driver)).map(ToString::to_string);
-        let builtin = || family.drivers.iter().find(|driver| inventory.modules.builtin.contains(*driver));
-        let Some(from) = driver.or_else(|| builtin().map(|driver| format!("built-in {driver}"))) else { continue };
-        for glob in &family.files {
-            let Ok(name) = FirmwarePath::new(glob.as_str()) else { continue };
-            for found in inventory.firmware.lookup(&name) {
-                keeper.keep_found(found, &from, Edge::Curated, &source);
+
+    fn rules(&self, keeper: &mut Keeper<'_>, warnings: &mut Vec<String>) {
+        for rule in &self.target.rules {
+            let Matcher::Firmware(glob) = &rule.matcher else { continue };
+            let (from, source) = (rule.matcher.to_string(), rule.source.to_string());
+            let mut matched = false;
+            for path in self.inventory.firmware.entries.keys() {
+                let mut all = names::of(&self.inventory.firmware, path);
+                if all.any(|name| glob.matches(name) && !rule.except.iter().any(|except| except.matches(name))) {
+                    matched = true;
+                    keeper.keep(path, &from, Edge::Rule, &source);
+                }
+            }
+            if !matched && rule.is_expected_in(&self.inventory.kernel.release) {
+                warnings.push(format!("{source}: {from} matches no firmware of the root"));
             }
         }
     }
-    let items = keeper.items();
-    Ok(Decided { items, missing: keeper.missing, warnings })
+
+    fn role(&self, module: &ModuleName) -> Role {
+        let modules = &self.inventory.modules;
+        match () {
+            () if self.blocked.contains_key(module) => Role::Blocked,
+            () if self.kept.contains_key(module) => Role::Asks { builtin: false },
+            () if modules.by_name.contains_key(module) => Role::Dropped,
+            () if modules.builtin.contains(module) => Role::Asks { builtin: true },
+            () => Role::Absent,
+        }
+    }
+
+    /// Whether a declared name is one of several versions, about which its family decides.
+    fn is_versioned(&self, module: &ModuleName, name: &FirmwarePath) -> bool {
+        let families = self.target.families.iter().filter(|family| family.drivers.contains(module));
+        let mut files = families.flat_map(|family| &family.files);
+        files.any(|files| matches!(files, FamilyFiles::Versions(versions) if versions.parse(name.as_str()).is_some()))
+    }
+
+    /// What a module declares, be it a file or built in.
+    fn declared(&self, module: &ModuleName) -> &[FirmwarePath] {
+        let file = self.declarations.get(module).map(|declared| declared.firmware.as_slice());
+        file.or_else(|| self.inventory.modules.builtin_firmware.get(module).map(Vec::as_slice)).unwrap_or_default()
+    }
 }
 
 impl Keeper<'_> {
-    /// A name or pattern that `module` declares.
+    /// A name or pattern that `module`, which is kept, declares.
     fn declared(&mut self, from: &str, module: &ModuleName, name: &FirmwarePath, source: &str) {
         let found = self.firmware.lookup(name);
         if found.is_empty() {
-            let asking = self.missing.entry(name.clone()).or_default();
-            if !asking.contains(module) {
-                asking.push(module.clone());
-            }
+            self.miss(module, name);
         }
         for found in found {
             self.keep_found(found, from, Edge::Firmware, source);
         }
     }
 
+    fn miss(&mut self, module: &ModuleName, name: &FirmwarePath) {
+        let asking = self.missing.entry(name.clone()).or_default();
+        if !asking.contains(module) {
+            asking.push(module.clone());
+        }
+    }
+
+    /// A family of firmware: kept with its drivers, claimed by them where they are not.
+    fn family(&mut self, family: &Family) {
+        let roles: Vec<_> = family.drivers.iter().map(|driver| (driver, self.question.role(driver))).collect();
+        let asking = roles.iter().find(|(_, role)| matches!(role, Role::Asks { .. }));
+        let source = family.source.to_string();
+        for files in &family.files {
+            match (files, asking) {
+                (FamilyFiles::Versions(versions), Some(_)) => self.versions(versions, &roles, &source),
+                (FamilyFiles::All(_), Some((driver, role))) => {
+                    let from = name_of(driver, *role);
+                    for found in self.look_up(files) {
+                        self.keep_found(found, &from, Edge::Curated, &source);
+                    }
+                }
+                (_, None) => {
+                    for found in self.look_up(files) {
+                        for (driver, role) in &roles {
+                            self.claim(driver, *role, &found);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that a family's pattern means.
+    fn look_up(&self, files: &FamilyFiles) -> Vec<Found> {
+        match files {
+            FamilyFiles::Versions(versions) => {
+                let found = FirmwarePath::new(versions.any()).map(|any| self.firmware.lookup(&any)).unwrap_or_default();
+                found.into_iter().filter(|found| versions.parse(found.name.as_str()).is_some()).collect()
+            }
+            FamilyFiles::All(glob) if glob.as_str().contains("**") => {
+                let mut all = BTreeMap::new();
+                for path in self.firmware.entries.keys() {
+                    let names = names::of(self.firmware, path).filter(|name| glob.matches(name));
+                    for name in names.filter_map(|name| FirmwarePath::new(name).ok()) {
+                        for found in self.firmware.lookup(&name) {
+                            all.insert(found.name.clone(), found);
+                        }
+                    }
+                }
+                all.into_values().collect()
+            }
+            FamilyFiles::All(glob) => {
+                FirmwarePath::new(glob.as_str()).map(|name| self.firmware.lookup(&name)).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Files of which the drivers load one version each.
+    fn versions(&mut self, versions: &Versions, roles: &[(&ModuleName, Role)], source: &str) {
+        let asking: Vec<_> = roles.iter().filter(|(_, role)| matches!(role, Role::Asks { .. })).collect();
+        // Of each group: the versions that are declared, with who declares them.
+        let mut declared: BTreeMap<String, BTreeMap<Version, (FirmwarePath, &ModuleName, Role)>> = BTreeMap::new();
+        for (driver, role) in &asking {
+            for name in self.question.declared(driver) {
+                if let Some(Versioned { group, version }) = versions.parse(name.as_str()) {
+                    declared.entry(group).or_default().insert(version, (name.clone(), *driver, *role));
+                }
+            }
+        }
+        let mut installed: BTreeMap<String, BTreeMap<Version, Found>> = BTreeMap::new();
+        let pattern = FamilyFiles::Versions(versions.clone());
+        for found in self.look_up(&pattern) {
+            if let Some(Versioned { group, version }) = versions.parse(found.name.as_str()) {
+                installed.entry(group).or_default().insert(version, found);
+            }
+        }
+        let Some((first, first_role)) = asking.first().map(|(driver, role)| (*driver, *role)) else { return };
+        for (group, names) in &declared {
+            let asked = |version: &Version| asks(versions, names, version);
+            let there = installed.get(group).is_some_and(|found| found.keys().any(asked));
+            if let Some((_, (name, driver, _))) = names.last_key_value().filter(|_| !there) {
+                self.miss(driver, name);
+            }
+        }
+        let none = BTreeMap::new();
+        for (group, found) in installed {
+            let names = declared.get(&group).unwrap_or(&none);
+            let mut newest: Option<TreePath> = None;
+            for (version, found) in found.into_iter().rev() {
+                let (driver, role) =
+                    names.get(&version).map_or((first, first_role), |(_, driver, role)| (*driver, *role));
+                if !asks(versions, names, &version) {
+                    for path in &found.keep {
+                        self.claims.entry(path.clone()).or_default().other.get_or_insert_with(|| driver.clone());
+                    }
+                    continue;
+                }
+                match &newest {
+                    Some(newer) if self.question.options.firmware_versions == FirmwareVersions::Newest => {
+                        for path in found.keep {
+                            self.older.entry(path).or_insert_with(|| newer.clone());
+                        }
+                    }
+                    _ => {
+                        let path = found.path.clone();
+                        let edge = if names.contains_key(&version) { Edge::Firmware } else { Edge::Curated };
+                        self.keep_found(found, &name_of(driver, role), edge, source);
+                        // What --drop takes away is not the version that the driver gets.
+                        if self.kept.contains_key(&path) {
+                            newest.get_or_insert(path);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A name that a driver would ask for that is not loaded.
+    fn claim_name(&mut self, driver: &ModuleName, role: Role, name: &FirmwarePath) {
+        for found in self.firmware.lookup(name) {
+            self.claim(driver, role, &found);
+        }
+    }
+
+    fn claim(&mut self, driver: &ModuleName, role: Role, found: &Found) {
+        for path in found.keep.iter().chain(&found.shadowed) {
+            let claims = self.claims.entry(path.clone()).or_default();
+            match role {
+                Role::Asks { .. } => {}
+                Role::Blocked => {
+                    let line = self.question.blocked.get(driver).cloned().unwrap_or_default();
+                    claims.blocked.get_or_insert_with(|| (driver.clone(), line));
+                }
+                Role::Dropped => _ = claims.dropped.insert(driver.clone()),
+                Role::Absent => _ = claims.absent.get_or_insert_with(|| driver.clone()),
+            }
+        }
+    }
+
     /// Keeps what one name needs: the entry that has it, and every link on the way.
     fn keep_found(&mut self, found: Found, from: &str, edge: Edge, source: &str) {
-        if found.keep.iter().any(|path| self.drop.firmware.contains_key(path)) {
+        if found.keep.iter().any(|path| self.question.drop.firmware.contains_key(path)) {
             return;
         }
         self.keep(&found.path, from, edge, source);
@@ -138,7 +331,9 @@ impl Keeper<'_> {
             _ => &[],
         };
         // A link whose end is dropped would be left dangling: it goes too.
-        if self.kept.contains_key(path) || chain.iter().chain([path]).any(|p| self.drop.firmware.contains_key(p)) {
+        if self.kept.contains_key(path)
+            || chain.iter().chain([path]).any(|path| self.question.drop.firmware.contains_key(path))
+        {
             return;
         }
         let link = Link { from: from.to_owned(), edge, to: path.to_string(), source: source.to_owned() };
@@ -156,18 +351,16 @@ impl Keeper<'_> {
 
     /// The pattern that takes away an entry, or what its link leads to.
     fn dropped(&self, path: &TreePath, kind: &FirmwareKind) -> Option<&Pattern> {
-        let chain = if let FirmwareKind::Link { chain } = kind { chain.as_slice() } else { &[] };
-        [path].into_iter().chain(chain).find_map(|path| self.drop.firmware.get(path).copied())
+        [path].into_iter().chain(chain_of(kind)).find_map(|path| self.question.drop.firmware.get(path).copied())
     }
 
-    fn items(&self) -> BTreeMap<TreePath, Item> {
-        let mut items = BTreeMap::new();
-        for (path, kind) in &self.firmware.entries {
-            let bytes = if let FirmwareKind::File { bytes } = kind { *bytes } else { 0 };
-            let is_microcode = names::of(self.firmware, path).any(|name| MICROCODE.iter().any(|m| name.starts_with(m)));
-            let reason = if let Some(link) = self.kept.get(path) {
-                Reason::Kept(link.clone())
-            } else if let Some(pattern) = self.dropped(path, kind) {
+    fn items(&mut self) -> (BTreeMap<TreePath, Item>, BTreeSet<TreePath>) {
+        let firmware = self.firmware;
+        let mut unknown = BTreeSet::new();
+        let mut reasons: BTreeMap<&TreePath, Reason> = BTreeMap::new();
+        for (path, kind) in firmware.entries.iter().filter(|(path, _)| !self.kept.contains_key(*path)) {
+            let is_microcode = names::of(firmware, path).any(|name| MICROCODE.iter().any(|m| name.starts_with(m)));
+            let reason = if let Some(pattern) = self.dropped(path, kind) {
                 Reason::Dropped(pattern.as_str().to_owned())
             } else if is_microcode {
                 Reason::InUcode
@@ -175,12 +368,63 @@ impl Keeper<'_> {
                 Reason::Dangling
             } else if let Some(other) = self.shadowed.get(path) {
                 Reason::Shadowed(other.clone())
+            } else if let Some(newer) = self.older.get(path) {
+                Reason::OlderVersion(newer.clone())
             } else {
-                Reason::NoDriver
+                // A further name of a file is as well known as the file.
+                let end = chain_of(kind).last();
+                let claims = self.claims.get(path).or_else(|| self.claims.get(end?));
+                let reason = claims.map_or(Reason::Unknown, Claims::reason);
+                if reason == Reason::Unknown {
+                    unknown.insert(path.clone());
+                }
+                reason
             };
-            let kept = matches!(reason, Reason::Kept(_));
-            items.insert(path.clone(), Item { path: path.clone(), bytes, kept, reason });
+            reasons.insert(path, reason);
         }
-        items
+        if self.question.options.unknown_firmware == UnknownFirmware::Keep {
+            for path in &unknown {
+                self.keep(path, "--unknown-firmware keep", Edge::Rule, "the command line");
+            }
+        }
+        let item = |(path, kind): (&TreePath, &FirmwareKind)| {
+            let bytes = if let FirmwareKind::File { bytes } = kind { *bytes } else { 0 };
+            let kept = self.kept.get(path).map(|link| Reason::Kept(link.clone()));
+            let reason = kept.or_else(|| reasons.remove(path)).unwrap_or(Reason::Unknown);
+            let kept = matches!(reason, Reason::Kept(_));
+            (path.clone(), Item { path: path.clone(), bytes, kept, reason })
+        };
+        (firmware.entries.iter().map(item).collect(), unknown)
     }
+}
+
+impl Claims {
+    /// The reason that says most of what a user could do about it.
+    fn reason(&self) -> Reason {
+        match self {
+            Self { other: Some(driver), .. } => Reason::OtherVersion(driver.clone()),
+            Self { blocked: Some((driver, line)), .. } => Reason::DriverBlacklisted(driver.clone(), line.clone()),
+            Self { dropped, .. } if !dropped.is_empty() => Reason::DriverDropped(dropped.clone()),
+            Self { absent: Some(driver), .. } => Reason::DriverAbsent(driver.clone()),
+            _ => Reason::Unknown,
+        }
+    }
+}
+
+/// Whether a driver that declares `names` of a group asks for `version`.
+fn asks<T>(versions: &Versions, names: &BTreeMap<Version, T>, version: &Version) -> bool {
+    match versions.asks() {
+        Asks::Any => true,
+        Asks::Declared => names.contains_key(version),
+        Asks::Older => names.last_key_value().is_none_or(|(newest, _)| version <= newest),
+    }
+}
+
+fn name_of(driver: &ModuleName, role: Role) -> String {
+    if role == (Role::Asks { builtin: true }) { format!("built-in {driver}") } else { driver.to_string() }
+}
+
+/// The entries behind a link.
+fn chain_of(kind: &FirmwareKind) -> &[TreePath] {
+    if let FirmwareKind::Link { chain } = kind { chain } else { &[] }
 }

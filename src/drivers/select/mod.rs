@@ -1,22 +1,23 @@
 //! `Inventory` x `Target` -> [`Selection`]: what stays, what goes, and why.
 //!
-//! Pure over values: what the kept modules say of their firmware comes through a function, since reading it means
-//! decompressing. The steps are the files: [`pattern`] (the command line's wishes), `closure` (modules), `firmware`, and
+//! Pure over values: what the modules say of themselves is read before. The steps are the files: [`pattern`] (the command line's wishes), `closure` (modules), `firmware`, and
 //! [`chain()`], which reads the result backwards. Nothing is removed here: that is `slim`'s work.
 
 mod aliases;
 mod chain;
 mod closure;
+mod configured;
 mod error;
 mod firmware;
 mod names;
 pub mod pattern;
 mod reason;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::drivers::inventory::{Inventory, Module};
+use crate::drivers::inventory::{Declarations, Inventory, Module};
 use crate::drivers::target::Target;
+use crate::drivers::wishes::Wishes;
 use crate::names::{FirmwarePath, ModuleName, TreePath};
 
 pub use chain::{ItemRef, chain};
@@ -25,6 +26,7 @@ pub use pattern::Pattern;
 
 use aliases::Aliases;
 use closure::{Graph, Paths};
+use configured::Configured;
 use pattern::Matched;
 
 /// Where an edge of the graph comes from.
@@ -42,6 +44,10 @@ pub enum Edge {
     Weakdep,
     /// An alias that a soft or weak dependency names.
     Alias,
+    /// An `install` line of `modprobe.d`.
+    Install,
+    /// A `request_module()` family: asked for by alias at run time.
+    Request,
     /// A driver's `firmware=`.
     Firmware,
     /// An entry of kmod-db that no metadata knows.
@@ -71,8 +77,18 @@ pub enum Reason {
     NotAsked,
     /// A module of a kernel that is not the image's.
     OtherKernel,
-    /// Firmware that no kept or built-in driver declares or is known to ask for.
-    NoDriver,
+    /// Firmware that only dropped drivers ask for, by declaration or as kmod-db knows.
+    DriverDropped(BTreeSet<ModuleName>),
+    /// Firmware of a kept driver that a line of `modprobe.d` keeps from being loaded: the driver and the line.
+    DriverBlacklisted(ModuleName, String),
+    /// Firmware of drivers that this kernel does not have.
+    DriverAbsent(ModuleName),
+    /// An older version of a file that is kept.
+    OlderVersion(TreePath),
+    /// A version that its driver, which is kept, does not ask for.
+    OtherVersion(ModuleName),
+    /// Firmware that no driver of this kernel declares and kmod-db does not know.
+    Unknown,
     /// A second form (plain, `.zst`, `.xz`) of a file that is kept, or one behind another search directory: never loaded.
     Shadowed(TreePath),
     /// A link that points to nothing.
@@ -105,6 +121,8 @@ pub struct Selection {
     pub firmware: BTreeMap<TreePath, Item>,
     /// Firmware that kept drivers ask for and the root does not have: name and the modules that ask.
     pub missing_firmware: BTreeMap<FirmwarePath, Vec<ModuleName>>,
+    /// Firmware of which nothing can be said, kept or dropped by `--unknown-firmware`.
+    pub unknown_firmware: BTreeSet<TreePath>,
     /// Rules that matched neither a module nor a built-in, and the like.
     pub warnings: Vec<String>,
 }
@@ -116,14 +134,33 @@ pub struct SelectOptions {
     pub keep: Vec<Pattern>,
     /// `--drop`: goes although the target asks for it.
     pub drop: Vec<Pattern>,
+    /// `--allow-empty`: a pattern that matches nothing is a warning, not an error.
+    pub allow_empty: bool,
+    /// `--firmware-versions`.
+    pub firmware_versions: FirmwareVersions,
+    /// `--unknown-firmware`.
+    pub unknown_firmware: UnknownFirmware,
 }
 
-/// Reads what modules declare as `firmware=`, by module; modules that declare none may be left out.
-pub type FirmwareOf<'a> = &'a FirmwareReader<'a>;
+/// What stays of firmware that exists in several versions, of which the driver loads one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FirmwareVersions {
+    /// The newest installed one that the driver can ask for.
+    #[default]
+    Newest,
+    /// All that the driver can ask for.
+    All,
+}
 
-/// See [`FirmwareOf`].
-pub type FirmwareReader<'a> = dyn Fn(&[&Module]) -> Result<BTreeMap<ModuleName, Vec<FirmwarePath>>, Box<dyn std::error::Error + Send + Sync>>
-    + 'a;
+/// What becomes of firmware of which nothing can be said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownFirmware {
+    /// It stays.
+    Keep,
+    /// It goes.
+    #[default]
+    Drop,
+}
 
 /// Decides about every module and every firmware file of `inventory`.
 ///
@@ -133,23 +170,40 @@ pub type FirmwareReader<'a> = dyn Fn(&[&Module]) -> Result<BTreeMap<ModuleName, 
 ///
 /// # Errors
 /// A pattern that matches nothing; `--drop` of what Kairos cannot boot without, of what is built in, or of what a kept module
-/// depends on; a dependency that does not exist; `firmware_of` fails.
+/// depends on; a dependency that does not exist.
 pub fn select(
     inventory: &Inventory,
+    declarations: &Declarations,
     target: &Target,
+    wishes: &Wishes,
     options: &SelectOptions,
-    firmware_of: FirmwareOf<'_>,
 ) -> Result<Selection, SelectError> {
-    let aliases = Aliases::new(&inventory.modules);
-    let mut keep = Matched::new("--keep", &options.keep, inventory, &aliases)?;
-    let mut drop = Matched::new("--drop", &options.drop, inventory, &aliases)?;
+    let aliases = Aliases::new(&inventory.modules, &wishes.modprobe);
+    let mut warnings = Vec::new();
+    let mut matched = |option, patterns| {
+        let (matched, empty) = Matched::new(option, patterns, inventory, &aliases, options.allow_empty)?;
+        warnings.extend(empty);
+        Ok::<_, SelectError>(matched)
+    };
+    let mut keep = matched("--keep", &options.keep)?;
+    let mut drop = matched("--drop", &options.drop)?;
     keep.settle(&mut drop)?;
     let paths = Paths::new(&inventory.modules);
-    let graph = Graph { inventory, target, aliases: &aliases, paths: &paths, keep: &keep, drop: &drop };
+    let graph =
+        Graph { inventory, declarations, target, wishes, aliases: &aliases, paths: &paths, keep: &keep, drop: &drop };
     let closure = graph.close()?;
-    let modules = inventory.modules.by_name.values();
-    let kept: Vec<&Module> = modules.clone().filter(|module| closure.kept.contains_key(&module.name)).collect();
-    let firmware = firmware::decide(inventory, target, (&keep, &drop), &kept, firmware_of)?;
+    let configured = Configured::new(inventory, wishes, &closure);
+    let firmware = firmware::Question {
+        inventory,
+        declarations,
+        target,
+        options,
+        kept: &closure.kept,
+        blocked: &configured.blocked,
+        keep: &keep,
+        drop: &drop,
+    };
+    let firmware = firmware.decide();
     let item = |module: &Module| {
         let reason = match (closure.kept.get(&module.name), drop.modules.get(&module.name)) {
             (Some(link), _) => Reason::Kept(link.clone()),
@@ -159,12 +213,14 @@ pub fn select(
         let kept = matches!(reason, Reason::Kept(_));
         (module.name.clone(), Item { path: module.path.clone(), bytes: module.bytes, kept, reason })
     };
-    let mut warnings = closure.warnings;
+    warnings.extend(closure.warnings.iter().cloned());
+    warnings.extend(configured.warnings);
     warnings.extend(firmware.warnings);
     Ok(Selection {
-        modules: modules.map(item).collect(),
+        modules: inventory.modules.by_name.values().map(item).collect(),
         firmware: firmware.items,
         missing_firmware: firmware.missing,
+        unknown_firmware: firmware.unknown,
         warnings,
     })
 }

@@ -1,6 +1,6 @@
 //! The patterns of `--keep` and `--drop`: what they match in an inventory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::drivers::inventory::{Inventory, Module};
 use crate::drivers::target::glob::{Glob, GlobError};
@@ -45,17 +45,19 @@ pub(super) struct Matched<'a> {
 }
 
 impl<'a> Matched<'a> {
-    /// Applies the patterns of `option`.
+    /// Applies the patterns of `option`; with `allow_empty`, those that match nothing are told as warnings.
     ///
     /// # Errors
-    /// A pattern that matches nothing; for `--drop`, one that only matches what is built in.
+    /// A pattern that matches nothing, unless that is allowed; for `--drop`, one that only matches what is built in.
     pub(super) fn new(
         option: &'static str,
         patterns: &'a [Pattern],
         inventory: &'a Inventory,
         aliases: &Aliases<'a>,
-    ) -> Result<Self, SelectError> {
+        allow_empty: bool,
+    ) -> Result<(Self, Vec<String>), SelectError> {
         let mut matched = Self::default();
+        let mut empty = Vec::new();
         let mut order: Vec<_> = patterns.iter().collect();
         order.sort_by_key(|pattern| !pattern.path.is_literal());
         for pattern in order {
@@ -67,6 +69,10 @@ impl<'a> Matched<'a> {
                         return Err(SelectError::DropBuiltin { pattern, module });
                     }
                     Some(_) => continue,
+                    None if allow_empty => {
+                        empty.push(no_match(option, pattern, inventory).to_string());
+                        continue;
+                    }
                     None => return Err(no_match(option, pattern, inventory)),
                 }
             }
@@ -77,7 +83,7 @@ impl<'a> Matched<'a> {
                 matched.firmware.entry(path).or_insert(pattern);
             }
         }
-        Ok(matched)
+        Ok((matched, empty))
     }
 
     /// Settles what `--keep` (self) and `--drop` both match: the exact name wins over a pattern with wildcards.
@@ -150,8 +156,11 @@ impl<'a> Found<'a> {
                 }
             }
         } else {
-            let all = modules.aliases.iter().filter(|(alias, _)| pattern.alias.matches(alias));
-            found.modules = all.map(|(_, module)| module).collect::<BTreeSet<_>>().into_iter().collect();
+            for owner in aliases.covered(&pattern.alias) {
+                if let Owner::Module(module) = owner {
+                    found.modules.push(module);
+                }
+            }
         }
         found
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::drivers::inventory::{Compression, Firmware, FirmwareKind, Kernel, Modules, SoftKind};
+use crate::drivers::inventory::{Compression, Declared, Firmware, FirmwareKind, Kernel, Modules, SoftKind};
 use crate::drivers::target;
 use crate::names::KernelRelease;
 
@@ -48,7 +48,13 @@ fn kernel(modules: &str) -> Inventory {
 /// A target with these rules and nothing else.
 fn rules(text: &str) -> Target {
     let entries = target::parse(text, "t.toml").unwrap();
-    Target { name: "t".into(), rules: entries.rules, hidden: entries.hidden, families: entries.families }
+    Target {
+        name: "t".into(),
+        rules: entries.rules,
+        hidden: entries.hidden,
+        families: entries.families,
+        requests: entries.requests,
+    }
 }
 
 /// A target of one rule for one module.
@@ -58,12 +64,9 @@ fn only(module: &str) -> Target {
 
 fn choose(inventory: &Inventory, target: &Target, keep: &[&str], drop: &[&str]) -> Result<Selection, SelectError> {
     let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text).unwrap()).collect();
-    let options = SelectOptions { keep: patterns(keep), drop: patterns(drop) };
-    let firmware_of = |modules: &[&Module]| {
-        let declares = |module: &&Module| (module.name.clone(), vec![FirmwarePath::new("fw/a.bin").unwrap()]);
-        Ok(modules.iter().map(declares).filter(|(name, _)| name.as_str() == "fwuser").collect())
-    };
-    select(inventory, target, &options, &firmware_of)
+    let options = SelectOptions { keep: patterns(keep), drop: patterns(drop), ..SelectOptions::default() };
+    let declared = Declared { firmware: vec![FirmwarePath::new("fw/a.bin").unwrap()], ..Declared::default() };
+    select(inventory, &[(name("fwuser"), declared)].into(), target, &Wishes::default(), &options)
 }
 
 fn kept(selection: &Selection) -> Vec<&str> {
@@ -243,7 +246,7 @@ fn every_firmware_file_has_its_reason() {
     assert!(matches!(reason("fw/config.txt"), Reason::Kept(Link { edge: Edge::Curated, .. })));
     assert_eq!(reason("fw/a.bin.xz"), Reason::Shadowed(path("usr/lib/firmware/fw/a.bin")));
     assert_eq!(reason("fw/broken"), Reason::Dangling);
-    assert_eq!(reason("other/x.bin"), Reason::NoDriver);
+    assert_eq!(reason("other/x.bin"), Reason::DriverDropped([name("idle")].into()));
     assert_eq!(reason("intel-ucode/06-55-04"), Reason::InUcode);
     let links = chain(&selection, ItemRef::Firmware(&path("usr/lib/firmware/fw/v2.bin")));
     let way: Vec<_> = links.iter().map(|link| link.from.as_str()).collect();

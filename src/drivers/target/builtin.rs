@@ -42,6 +42,7 @@ static FILES: &[File] = files! {
     Always "kairos",
     Always "hidden",
     Always "firmware",
+    Always "requests",
     Target "all",
     Target "x86-generic",
     Class "console",

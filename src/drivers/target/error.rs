@@ -5,13 +5,15 @@
 #[non_exhaustive]
 pub enum TargetError {
     /// The text is not TOML of kmod-db's form.
-    #[error("{file}:{line}: {message}; kmod-db/README.md has the form of a hardware file")]
+    #[error("{file}:{line}:{column}: {message}; kmod-db/README.md has the form of a hardware file")]
     Form {
         /// The file.
         file: String,
         /// From 1.
         line: usize,
-        /// What is wrong, one line.
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong and what was expected, one line.
         message: String,
     },
     /// A target that is not built in.

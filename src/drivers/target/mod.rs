@@ -8,6 +8,7 @@ mod builtin;
 mod error;
 pub mod glob;
 mod parse;
+pub mod versions;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +18,8 @@ use crate::names::{KernelRelease, ModuleName};
 pub use builtin::{features, targets};
 pub use error::TargetError;
 pub use parse::parse;
+
+pub use versions::{Asks, Version, Versions};
 
 use glob::Glob;
 
@@ -127,19 +130,55 @@ pub struct Hidden {
     pub optional: bool,
 }
 
-/// Firmware that a driver asks for without declaring it.
+/// A `request_module()` family: where a module of `from` is kept or built in, every module with an alias that one of the
+/// patterns covers is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleRequest {
+    /// The module that asks at run time.
+    pub from: ModuleName,
+    /// The aliases that it asks for, as patterns over the text of the modules' own aliases.
+    pub aliases: Vec<Glob>,
+    /// Why.
+    pub evidence: String,
+    /// Where it is written.
+    pub source: Source,
+    /// Not every kernel has both ends (for kmod-db's own test).
+    pub optional: bool,
+}
+
+/// Firmware that a driver asks for without declaring it, or of which it asks for one version after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// The drivers; one that is kept or built in is enough.
     pub drivers: Vec<ModuleName>,
     /// Names of firmware files, without the suffix of a compressed form.
-    pub files: Vec<Glob>,
+    pub files: Vec<FamilyFiles>,
     /// Why.
     pub evidence: String,
     /// Where it is written.
     pub source: Source,
     /// Not every distribution has it (for kmod-db's own test).
     pub optional: bool,
+}
+
+/// The files of a family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FamilyFiles {
+    /// All that match.
+    All(Glob),
+    /// Versions of the same file, of which the driver loads one.
+    Versions(Versions),
+}
+
+impl FamilyFiles {
+    /// The pattern as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::All(glob) => glob.as_str(),
+            Self::Versions(versions) => versions.as_str(),
+        }
+    }
 }
 
 /// What a hardware target needs.
@@ -151,7 +190,9 @@ pub struct Target {
     pub rules: Vec<Rule>,
     /// Hidden dependencies.
     pub hidden: Vec<Hidden>,
-    /// Families of undeclared firmware.
+    /// Families of modules that are asked for by alias.
+    pub requests: Vec<ModuleRequest>,
+    /// Families of firmware.
     pub families: Vec<Family>,
 }
 
@@ -166,7 +207,9 @@ pub struct Entries {
     pub rules: Vec<Rule>,
     /// Hidden dependencies.
     pub hidden: Vec<Hidden>,
-    /// Families of undeclared firmware.
+    /// Families of modules that are asked for by alias.
+    pub requests: Vec<ModuleRequest>,
+    /// Families of firmware.
     pub families: Vec<Family>,
 }
 
@@ -247,6 +290,7 @@ impl Union {
         self.open.pop();
         self.target.rules.extend(entries.rules);
         self.target.hidden.extend(entries.hidden);
+        self.target.requests.extend(entries.requests);
         self.target.families.extend(entries.families);
         Ok(())
     }

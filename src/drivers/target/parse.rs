@@ -6,7 +6,8 @@ use toml::Spanned;
 use crate::names::{KernelRelease, ModuleName};
 
 use super::glob::Glob;
-use super::{Entries, Family, Hidden, Matcher, Rule, Source, TargetError};
+use super::versions::{self, Asks, Unversioned, Versions};
+use super::{Entries, Family, FamilyFiles, Hidden, Matcher, ModuleRequest, Rule, Source, TargetError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +19,8 @@ struct RawFile {
     rule: Vec<Spanned<RawRule>>,
     #[serde(default)]
     hidden: Vec<Spanned<RawHidden>>,
+    #[serde(default)]
+    request: Vec<Spanned<RawRequest>>,
     #[serde(default)]
     family: Vec<Spanned<RawFamily>>,
 }
@@ -52,9 +55,21 @@ struct RawHidden {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawRequest {
+    from: OneOrMany,
+    alias: OneOrMany,
+    evidence: String,
+    #[serde(default)]
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawFamily {
     driver: OneOrMany,
     files: OneOrMany,
+    asks: Option<Asks>,
+    unversioned: Option<Unversioned>,
     evidence: String,
     #[serde(default)]
     optional: bool,
@@ -83,10 +98,10 @@ impl OneOrMany {
 /// [`TargetError::Form`] with the line: no TOML, a key that is unknown, missing or doubled, a rule that does not have exactly
 /// one of `path`, `module`, `alias` and `firmware`, a pattern or name that cannot be, an empty list or evidence.
 pub fn parse(text: &str, file: &str) -> Result<Entries, TargetError> {
-    let raw: RawFile = toml::from_str(text).map_err(|error| TargetError::Form {
-        file: file.to_owned(),
-        line: error.span().map_or(1, |span| line_at(text, span.start)),
-        message: error.message().lines().collect::<Vec<_>>().join(" "),
+    let raw: RawFile = toml::from_str(text).map_err(|error| {
+        let (line, column) = error.span().map_or((1, 1), |span| place(text, span.start));
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        TargetError::Form { file: file.to_owned(), line, column, message }
     })?;
     let mut entries = Entries { description: raw.description, extends: raw.extends, ..Entries::default() };
     for rule in &raw.rule {
@@ -97,6 +112,10 @@ pub fn parse(text: &str, file: &str) -> Result<Entries, TargetError> {
         let entry = Entry { source: source(file, text, hidden.span().start) };
         entries.hidden.extend(entry.hidden(hidden.get_ref())?);
     }
+    for request in &raw.request {
+        let entry = Entry { source: source(file, text, request.span().start) };
+        entries.requests.extend(entry.requests(request.get_ref())?);
+    }
     for family in &raw.family {
         let entry = Entry { source: source(file, text, family.span().start) };
         entries.families.push(entry.family(family.get_ref())?);
@@ -104,14 +123,18 @@ pub fn parse(text: &str, file: &str) -> Result<Entries, TargetError> {
     Ok(entries)
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|&b| b == b'\n').count().saturating_add(1)
+/// Line and column of a byte, from 1.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.bytes().filter(|&b| b == b'\n').count().saturating_add(1);
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+    (line, column)
 }
 
 /// An entry's place is its first key: the line after `[[rule]]`.
 fn source(file: &str, text: &str, offset: usize) -> Source {
     let header = text.as_bytes().get(offset) == Some(&b'[');
-    Source { file: file.to_owned(), line: line_at(text, offset).saturating_add(usize::from(header)) }
+    Source { file: file.to_owned(), line: place(text, offset).0.saturating_add(usize::from(header)) }
 }
 
 /// Turns one raw entry into typed ones, its place at hand for errors.
@@ -121,7 +144,8 @@ struct Entry {
 
 impl Entry {
     fn fail(&self, message: impl ToString) -> TargetError {
-        TargetError::Form { file: self.source.file.clone(), line: self.source.line, message: message.to_string() }
+        let Source { file, line } = self.source.clone();
+        TargetError::Form { file, line, column: 1, message: message.to_string() }
     }
 
     fn evidence(&self, text: &str) -> Result<String, TargetError> {
@@ -197,10 +221,42 @@ impl Entry {
         self.list("from", &raw.from)?.iter().map(hidden).collect()
     }
 
+    fn requests(&self, raw: &RawRequest) -> Result<Vec<ModuleRequest>, TargetError> {
+        let alias = |pattern: &String| Glob::alias(pattern).map_err(|error| self.fail(error));
+        let aliases: Vec<_> = self.list("alias", &raw.alias)?.iter().map(alias).collect::<Result<_, _>>()?;
+        let evidence = self.evidence(&raw.evidence)?;
+        let request = |from: &String| {
+            Ok(ModuleRequest {
+                from: self.module(from)?,
+                aliases: aliases.clone(),
+                evidence: evidence.clone(),
+                source: self.source.clone(),
+                optional: raw.optional,
+            })
+        };
+        self.list("from", &raw.from)?.iter().map(request).collect()
+    }
+
     fn family(&self, raw: &RawFamily) -> Result<Family, TargetError> {
+        let mut versioned = false;
+        let mut files = Vec::new();
+        for pattern in self.list("files", &raw.files)? {
+            files.push(match pattern.contains(versions::PLACEHOLDER) {
+                true => {
+                    versioned = true;
+                    let asks = raw.asks.unwrap_or(Asks::Declared);
+                    let versions = Versions::new(pattern, asks, raw.unversioned);
+                    FamilyFiles::Versions(versions.map_err(|error| self.fail(error))?)
+                }
+                false => FamilyFiles::All(self.glob(pattern)?),
+            });
+        }
+        if !versioned && (raw.asks.is_some() || raw.unversioned.is_some()) {
+            return Err(self.fail("'asks' and 'unversioned' belong to a family with '<version>' in a name"));
+        }
         Ok(Family {
             drivers: self.list("driver", &raw.driver)?.iter().map(|n| self.module(n)).collect::<Result<_, _>>()?,
-            files: self.list("files", &raw.files)?.iter().map(|g| self.glob(g)).collect::<Result<_, _>>()?,
+            files,
             evidence: self.evidence(&raw.evidence)?,
             source: self.source.clone(),
             optional: raw.optional,
@@ -228,14 +284,29 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_line() {
+    fn families_have_files_and_versions() {
+        let text = "[[request]]\nfrom = 'nf_tables'\nalias = ['nft-chain-*', 'nft-expr-*']\nevidence = 'e'\n\
+            [[family]]\ndriver = 'iwlwifi'\nfiles = ['iwlwifi-*-<version>.ucode', 'iwlwifi-*.pnvm']\nasks = 'older'\nevidence = 'e'\n";
+        let entries = parse(text, "mine.toml").unwrap();
+        assert_eq!(entries.requests[0].aliases.len(), 2);
+        assert!(matches!(&entries.families[0].files[0], FamilyFiles::Versions(v) if v.asks() == Asks::Older));
+        assert!(matches!(&entries.families[0].files[1], FamilyFiles::All(_)));
+        let family = |body: &str| error(&format!("[[family]]\ndriver = 'x'\nevidence = 'e'\n{body}"));
+        assert!(family("files = 'a-<version>-<version>'").contains("one '<version>'"));
+        assert!(family("files = 'a'\nasks = 'older'").contains("belong to a family with"));
+        assert!(family("files = 'a-<version>'\nasks = 'all'").contains("mine.toml:5:8: unknown variant `all`"));
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_column() {
         let rule = |body: &str| error(&format!("\n[[rule]]\n{body}\n"));
         assert!(
-            rule("modul = 'x'\nevidence = 'e'").contains("mine.toml:3: unknown field `modul`"),
+            rule("modul = 'x'\nevidence = 'e'")
+                .contains("mine.toml:3:1: unknown field `modul`, expected one of `path`, `module`"),
             "{}",
             rule("modul = 'x'")
         );
-        assert!(rule("evidence = 'e'").contains("mine.toml:3: a rule has exactly one of"));
+        assert!(rule("evidence = 'e'").contains("mine.toml:3:1: a rule has exactly one of"));
         assert!(rule("module = 'a'\npath = 'b'\nevidence = 'e'").contains("exactly one of"));
         assert!(rule("module = 'a'").contains("missing field `evidence`"));
         assert!(rule("module = 'a'\nevidence = ' '").contains("'evidence' is empty"));
@@ -243,7 +314,7 @@ mod tests {
         assert!(rule("path = 'a/b**'\nevidence = 'e'").contains("whole path component"));
         assert!(rule("module = 3\nevidence = 'e'").contains("expected a string or a list of strings"));
         assert!(error("[[hidden]]\nfrom = 'a/b'\nto = 'x'\nevidence = 'e'").contains("module name \"a/b\""));
-        assert!(error("x =").starts_with("mine.toml:1: "));
+        assert!(error("x =").starts_with("mine.toml:1:4: "));
         for text in ["x =", "[[rule]]\nmodule = 3\nevidence = 'e'", "\u{0}"] {
             assert!(!error(text).contains('\n'), "one line: {}", error(text));
         }
