@@ -18,10 +18,10 @@ use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
 use crate::boot::uki::assemble::Payload;
 use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
-use crate::drivers::inventory::{self, Inventory};
+use crate::drivers::inventory::{self, Declarations, Inventory};
 use crate::drivers::select::pattern::Pattern;
-use crate::drivers::select::{self, SelectOptions, Selection};
-use crate::drivers::target;
+use crate::drivers::select::{self, Evidence, Explanation, SelectOptions, Selection};
+use crate::drivers::target::{self, Target};
 use crate::drivers::wishes::Wishes;
 use crate::drivers::{depmod, slim};
 use crate::image::{self, ImageError, Staging};
@@ -30,7 +30,7 @@ use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
 use crate::root::sysroot::{EntryType, Sysroot};
 use crate::root::tree::{Content, Entry, FileTree, Kind};
-use crate::size::{self, Report};
+use crate::size::{self, Cost, Report};
 
 /// A kernel image larger than this is none.
 const MAX_KERNEL: u64 = 256 << 20;
@@ -80,10 +80,46 @@ pub struct Plan {
     pub root: Sysroot,
     /// What it has.
     pub inventory: Inventory,
+    /// What its modules declare.
+    pub declarations: Declarations,
+    /// What the hardware needs.
+    pub target: Target,
+    /// What the root itself asks for.
+    pub wishes: Wishes,
+    /// What the command line adds.
+    pub options: SelectOptions,
     /// What of that stays.
     pub selection: Selection,
     /// The same for people and programs.
     pub report: Report,
+}
+
+impl Plan {
+    /// Answers why an item stays or goes; see [`select::explain`].
+    ///
+    /// # Errors
+    /// Nothing has this name.
+    pub fn why(&self, item: &str, firmware: bool) -> Result<Vec<Explanation>, PipelineError> {
+        let evidence = Evidence {
+            inventory: &self.inventory,
+            declarations: &self.declarations,
+            target: &self.target,
+            wishes: &self.wishes,
+            selection: &self.selection,
+        };
+        Ok(select::explain(&evidence, item, firmware)?)
+    }
+
+    /// What `--keep` of a pattern would add.
+    ///
+    /// # Errors
+    /// The pattern cannot be used.
+    pub fn cost_of(&self, pattern: &str) -> Result<Cost, PipelineError> {
+        let mut options = self.options.clone();
+        options.keep.extend(patterns("--keep", &[pattern.to_owned()])?);
+        let with = select::select(&self.inventory, &self.declarations, &self.target, &self.wishes, &options)?;
+        Ok(Cost::between(&self.selection, &with))
+    }
 }
 
 /// What a run made.
@@ -163,7 +199,7 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
     let report = Report::plan(&inventory.kernel.release, &names, &selection);
-    Ok(Plan { root, inventory, selection, report })
+    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, report })
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
@@ -179,7 +215,7 @@ fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, Pipe
 /// Anything that keeps the image from being whole; the output folder is then as it was.
 pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
     let keys = load_keys(&request.keys)?;
-    let Plan { root, inventory, mut selection, mut report } = plan(&request.select, progress)?;
+    let Plan { root, inventory, mut selection, mut report, .. } = plan(&request.select, progress)?;
     report.warnings.extend(keys.warnings.iter().cloned());
     cancel.check()?;
 

@@ -42,6 +42,8 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     /// Show what would be kept and dropped, and why; changes nothing
     Plan(PlanArgs),
+    /// Tell why a module, a firmware file or an alias is kept or dropped, and what keeps it
+    Why(WhyArgs),
     /// Build, inspect or measure a Unified Kernel Image from files
     #[command(subcommand)]
     Uki(UkiCommand),
@@ -102,6 +104,20 @@ pub(crate) enum UnknownFirmwareArg {
 /// `plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
+    /// Which root, and what of it.
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// A module's name or path, a firmware name or path, or an alias (fs-xfs, pci:v00008086d...)
+    #[arg(required = true, value_name = "ITEM")]
+    pub(crate) items: Vec<String>,
+    /// The items are firmware, not modules or aliases
+    #[arg(long)]
+    pub(crate) firmware: bool,
     /// Which root, and what of it.
     #[command(flatten)]
     pub(crate) select: SelectArgs,

@@ -6,6 +6,7 @@ mod plan;
 pub(crate) mod render;
 mod run;
 mod uki;
+mod why;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => run::run(cli.run, &global),
         Some(Command::Plan(args)) => plan::run(&args, &global),
+        Some(Command::Why(args)) => why::run(&args, &global),
         Some(Command::Uki(command)) => uki::run(command, &global),
         Some(Command::Keys(command)) => keys::run(command, &global),
         Some(Command::Version) => render::print(&format!("kairos-init {}\n", env!("CARGO_PKG_VERSION"))),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use kairos_init::pipeline;
-use kairos_init::size::{Class, human};
+use kairos_init::size::{Class, RuleSum, human};
 
 use super::args::{GlobalArgs, PlanArgs};
 use super::render::{self, Reporter, count};
@@ -23,11 +23,16 @@ pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
     }
     render::warn(&plan.report.warnings);
     let mut text = render::summary(&plan.report);
+    text +=
+        &format!("\nkept by rule, with all that follows from it\n  {:>18}   {:>18}   rule\n", "modules", "firmware");
+    text += &rules(&plan.report.rules);
     for (title, class) in [("modules", &plan.report.modules), ("firmware", &plan.report.firmware)] {
-        text += &format!("\n{title} by directory{:>28} {:>23}\n", "kept", "dropped");
+        text += &format!("\n{:<30} {:>18}   {:>18}\n", format!("{title} by directory"), "kept", "dropped");
         text += &directories(class);
-        text += &format!("\n{title} by reason\n");
-        text += &reasons(class);
+        if class.dropped > 0 {
+            text += &format!("\n{title}, why dropped\n");
+            text += &dropped(class);
+        }
     }
     render::print(&text)
 }
@@ -71,25 +76,42 @@ fn directories(class: &Class) -> String {
     text
 }
 
-fn reasons(class: &Class) -> String {
-    let mut sums: BTreeMap<(bool, &str), (u64, u64)> = BTreeMap::new();
-    for item in &class.items {
-        let sum = sums.entry((!item.kept, item.reason.as_str())).or_default();
+/// What each rule keeps with all that follows from it.
+fn rules(rules: &[RuleSum]) -> String {
+    let mut text = String::new();
+    for sum in rules.iter().take(DIRECTORIES) {
+        text += &format!(
+            "  {:>6} {:>11}   {:>6} {:>11}   {} ({})\n",
+            count(sum.modules),
+            human(sum.module_bytes),
+            count(sum.firmware),
+            human(sum.firmware_bytes),
+            sum.rule,
+            sum.source
+        );
+    }
+    if rules.len() > DIRECTORIES {
+        text += &format!("  ... and {} more rules (--json lists all)\n", rules.len() - DIRECTORIES);
+    }
+    text
+}
+
+/// Why items go.
+fn dropped(class: &Class) -> String {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for item in class.items.iter().filter(|item| !item.kept) {
+        let sum = sums.entry(item.reason.as_str()).or_default();
         sum.0 += 1;
         sum.1 += item.bytes;
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_by_key(|((dropped, reason), (_, bytes))| (*dropped, std::cmp::Reverse(*bytes), *reason));
+    sums.sort_by_key(|(reason, (_, bytes))| (std::cmp::Reverse(*bytes), *reason));
     let mut text = String::new();
-    for side in [false, true] {
-        let rows: Vec<_> = sums.iter().filter(|((dropped, _), _)| *dropped == side).collect();
-        for ((_, reason), (number, bytes)) in rows.iter().take(DIRECTORIES) {
-            let word = if side { "dropped" } else { "kept" };
-            text += &format!("  {word:<7} {:>6} {:>11}  {reason}\n", count(*number), human(*bytes));
-        }
-        if rows.len() > DIRECTORIES {
-            text += &format!("          ... and {} more reasons\n", rows.len() - DIRECTORIES);
-        }
+    for (reason, (number, bytes)) in sums.iter().take(DIRECTORIES) {
+        text += &format!("  {:>6} {:>11}   {reason}\n", count(*number), human(*bytes));
+    }
+    if sums.len() > DIRECTORIES {
+        text += &format!("  ... and {} more reasons (--json lists every item)\n", sums.len() - DIRECTORIES);
     }
     text
 }

@@ -123,6 +123,15 @@ pub(crate) fn summary(report: &Report) -> String {
         let missing = count(report.missing_firmware.len() as u64);
         out += &format!("missing   {missing} firmware names that kept drivers declare and the root does not have\n");
     }
+    let unknown = &report.unknown_firmware;
+    if !unknown.items.is_empty() {
+        let fate = if unknown.kept { "kept" } else { "dropped" };
+        let number = count(unknown.items.len() as u64);
+        out += &format!(
+            "unknown   {number} firmware files, {}, that no driver declares and kmod-db does not know: {fate}\n",
+            human(unknown.bytes)
+        );
+    }
     if let Some(rootfs) = &report.rootfs {
         out += &format!("root      {} in {} files\n", human(rootfs.bytes), count(rootfs.files));
     }

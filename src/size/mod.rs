@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::drivers::select::{Item, Selection};
-use crate::names::{FirmwarePath, KernelRelease, ModuleName};
+use crate::drivers::select::{Edge, Item, ItemRef, Link, Selection, chain};
+use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
 /// Version of `report.json`'s shape.
 pub const SCHEMA: u32 = 1;
@@ -26,6 +26,10 @@ pub struct Report {
     /// Firmware that kept drivers declare and the root does not have: name and the modules that declare it. Most of it is
     /// for hardware or versions that nobody has; a machine that needs one of them will say so in its log.
     pub missing_firmware: BTreeMap<FirmwarePath, Vec<ModuleName>>,
+    /// Firmware that no driver declares and kmod-db does not know.
+    pub unknown_firmware: UnknownFirmware,
+    /// What each rule keeps, most bytes first. An item counts for the rule at the beginning of its chain.
+    pub rules: Vec<RuleSum>,
     /// The root file system as packed; not in a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
@@ -65,6 +69,67 @@ pub struct ReportItem {
     pub kept: bool,
     /// Why.
     pub reason: String,
+}
+
+/// A rule, and what it keeps with all that follows from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleSum {
+    /// The rule as its chain tells it: `path kernel/drivers/nvme/**`, `--keep nvme`, `modules-load.d br_netfilter`,
+    /// `built-in fat`.
+    pub rule: String,
+    /// Where it is written.
+    pub source: String,
+    /// Modules.
+    pub modules: u64,
+    /// Their bytes.
+    pub module_bytes: u64,
+    /// Firmware files and links.
+    pub firmware: u64,
+    /// Their bytes.
+    pub firmware_bytes: u64,
+}
+
+/// What one selection keeps more than another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Modules.
+    pub modules: u64,
+    /// Firmware files and links.
+    pub firmware: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// What `with` keeps and `without` does not.
+    #[must_use]
+    pub fn between(without: &Selection, with: &Selection) -> Self {
+        let mut cost = Self::default();
+        for (name, item) in with.modules.iter().filter(|(_, item)| item.kept) {
+            if without.modules.get(name).is_none_or(|item| !item.kept) {
+                cost.modules += 1;
+                cost.bytes += item.bytes;
+            }
+        }
+        for (path, item) in with.firmware.iter().filter(|(_, item)| item.kept) {
+            if without.firmware.get(path).is_none_or(|item| !item.kept) {
+                cost.firmware += 1;
+                cost.bytes += item.bytes;
+            }
+        }
+        cost
+    }
+}
+
+/// Firmware of which nothing can be said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnknownFirmware {
+    /// Whether it stays (`--unknown-firmware`).
+    pub kept: bool,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// The files and links, by path.
+    pub items: Vec<TreePath>,
 }
 
 /// The packed root.
@@ -140,12 +205,57 @@ impl Report {
             modules: Class::new(selection.modules.values()),
             firmware: Class::new(selection.firmware.values()),
             missing_firmware: selection.missing_firmware.clone(),
+            unknown_firmware: unknown(selection),
+            rules: rules(selection),
             rootfs: None,
             initrd: None,
             uki: None,
             warnings: selection.warnings.clone(),
         }
     }
+}
+
+fn unknown(selection: &Selection) -> UnknownFirmware {
+    let items = selection.unknown_firmware.iter().filter_map(|path| selection.firmware.get(path));
+    let (mut kept, mut bytes) = (false, 0);
+    for item in items {
+        kept |= item.kept;
+        bytes += item.bytes;
+    }
+    UnknownFirmware { kept, bytes, items: selection.unknown_firmware.iter().cloned().collect() }
+}
+
+fn rules(selection: &Selection) -> Vec<RuleSum> {
+    let mut sums: BTreeMap<(String, String), RuleSum> = BTreeMap::new();
+    let modules = selection.modules.iter().map(|(name, item)| (ItemRef::Module(name), item));
+    let firmware = selection.firmware.iter().map(|(path, item)| (ItemRef::Firmware(path), item));
+    for (reference, item) in modules.chain(firmware).filter(|(_, item)| item.kept) {
+        let Some(Link { from, source, edge, .. }) = chain(selection, reference).into_iter().next() else { continue };
+        // A built-in's chain begins with the edge's source, which is not where the built-in is written.
+        let source = if edge == Edge::Rule { source } else { "the kernel".to_owned() };
+        let sum = sums.entry((from.clone(), source.clone())).or_insert_with(|| RuleSum {
+            rule: from,
+            source,
+            modules: 0,
+            module_bytes: 0,
+            firmware: 0,
+            firmware_bytes: 0,
+        });
+        match reference {
+            ItemRef::Module(_) => {
+                sum.modules += 1;
+                sum.module_bytes += item.bytes;
+            }
+            ItemRef::Firmware(_) => {
+                sum.firmware += 1;
+                sum.firmware_bytes += item.bytes;
+            }
+        }
+    }
+    let mut sums: Vec<_> = sums.into_values().collect();
+    // Stable: of equal bytes the order of the text.
+    sums.sort_by_key(|sum| std::cmp::Reverse(sum.module_bytes + sum.firmware_bytes));
+    sums
 }
 
 /// Bytes as people read them: `512 B`, `1.5 KiB`, `138.2 MiB`.

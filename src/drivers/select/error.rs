@@ -32,6 +32,18 @@ pub enum SelectError {
         /// `; did you mean "x"` or nothing.
         hint: String,
     },
+    /// `why` of what is not there.
+    #[error("there is no {what} {item:?} in the root with kernel {kernel}{hint}")]
+    NoItem {
+        /// As asked.
+        item: String,
+        /// What was looked for.
+        what: &'static str,
+        /// The kernel of the image.
+        kernel: String,
+        /// `; did you mean "x"?` or nothing.
+        hint: String,
+    },
     /// `--drop` of what is part of the kernel image.
     #[error("--drop {pattern:?}: {module} is built into the kernel and cannot be dropped; take the option away")]
     DropBuiltin {

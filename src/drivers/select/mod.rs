@@ -1,13 +1,14 @@
 //! `Inventory` x `Target` -> [`Selection`]: what stays, what goes, and why.
 //!
 //! Pure over values: what the modules say of themselves is read before. The steps are the files: [`pattern`] (the command line's wishes), `closure` (modules), `firmware`, and
-//! [`chain()`], which reads the result backwards. Nothing is removed here: that is `slim`'s work.
+//! [`chain()`] and [`explain()`], which read the result backwards. Nothing is removed here: that is `slim`'s work.
 
 mod aliases;
 mod chain;
 mod closure;
 mod configured;
 mod error;
+mod explain;
 mod firmware;
 mod names;
 pub mod pattern;
@@ -22,6 +23,7 @@ use crate::names::{FirmwarePath, ModuleName, TreePath};
 
 pub use chain::{ItemRef, chain};
 pub use error::SelectError;
+pub use explain::{Evidence, Explanation, ItemKind, explain};
 pub use pattern::Pattern;
 
 use aliases::Aliases;

@@ -1,5 +1,8 @@
 //! Tiny kernels, made by hand: one question each.
 
+mod configured;
+mod firmware;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -62,11 +65,14 @@ fn only(module: &str) -> Target {
     rules(&format!("[[rule]]\nmodule = '{module}'\nevidence = 'e'\n"))
 }
 
-fn choose(inventory: &Inventory, target: &Target, keep: &[&str], drop: &[&str]) -> Result<Selection, SelectError> {
+fn options(keep: &[&str], drop: &[&str]) -> SelectOptions {
     let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text).unwrap()).collect();
-    let options = SelectOptions { keep: patterns(keep), drop: patterns(drop), ..SelectOptions::default() };
+    SelectOptions { keep: patterns(keep), drop: patterns(drop), ..SelectOptions::default() }
+}
+
+fn choose(inventory: &Inventory, target: &Target, keep: &[&str], drop: &[&str]) -> Result<Selection, SelectError> {
     let declared = Declared { firmware: vec![FirmwarePath::new("fw/a.bin").unwrap()], ..Declared::default() };
-    select(inventory, &[(name("fwuser"), declared)].into(), target, &Wishes::default(), &options)
+    select(inventory, &[(name("fwuser"), declared)].into(), target, &Wishes::default(), &options(keep, drop))
 }
 
 fn kept(selection: &Selection) -> Vec<&str> {
@@ -210,58 +216,4 @@ fn soft_dependencies_that_are_dropped_are_told() {
     assert_eq!(selection.warnings, ["--drop \"soft\" takes away soft, which a asks for (modules.softdep)"]);
     let error = choose(&inventory, &only("a"), &[], &["vfs"]).unwrap_err().to_string();
     assert!(error.contains("vfs is built into the kernel"), "{error}");
-}
-
-/// `fw/a.bin` is a link to `fw/v2.bin`, and plain beats compressed.
-fn firmware() -> Firmware {
-    let file = FirmwareKind::File { bytes: 10 };
-    let base = "usr/lib/firmware";
-    let at = |name: &str| path(&format!("{base}/{name}"));
-    Firmware {
-        directories: vec![path(base)],
-        entries: BTreeMap::from([
-            (at("fw/a.bin"), FirmwareKind::Link { chain: vec![at("fw/v2.bin")] }),
-            (at("fw/a.bin.xz"), file.clone()),
-            (at("fw/v2.bin"), file.clone()),
-            (at("fw/broken"), FirmwareKind::Dangling),
-            (at("fw/config.txt"), file.clone()),
-            (at("other/x.bin"), file.clone()),
-            (at("intel-ucode/06-55-04"), file),
-        ]),
-        ..Firmware::default()
-    }
-}
-
-#[test]
-fn every_firmware_file_has_its_reason() {
-    let mut inventory = kernel("fwuser:\nidle:");
-    inventory.firmware = firmware();
-    let target = rules(
-        "[[rule]]\nmodule = 'fwuser'\nevidence = 'e'\n[[family]]\ndriver = 'fwuser'\nfiles = 'fw/*.txt'\nevidence = 'e'\n\
-         [[family]]\ndriver = 'idle'\nfiles = 'other/*'\nevidence = 'e'\n",
-    );
-    let selection = choose(&inventory, &target, &[], &[]).unwrap();
-    let reason = |name: &str| selection.firmware[&path(&format!("usr/lib/firmware/{name}"))].reason.clone();
-    assert!(matches!(reason("fw/a.bin"), Reason::Kept(Link { edge: Edge::Firmware, .. })));
-    assert!(matches!(reason("fw/config.txt"), Reason::Kept(Link { edge: Edge::Curated, .. })));
-    assert_eq!(reason("fw/a.bin.xz"), Reason::Shadowed(path("usr/lib/firmware/fw/a.bin")));
-    assert_eq!(reason("fw/broken"), Reason::Dangling);
-    assert_eq!(reason("other/x.bin"), Reason::DriverDropped([name("idle")].into()));
-    assert_eq!(reason("intel-ucode/06-55-04"), Reason::InUcode);
-    let links = chain(&selection, ItemRef::Firmware(&path("usr/lib/firmware/fw/v2.bin")));
-    let way: Vec<_> = links.iter().map(|link| link.from.as_str()).collect();
-    assert_eq!(way, ["module fwuser", "fwuser", "/usr/lib/firmware/fw/a.bin"]);
-
-    let dropped = choose(&inventory, &target, &["other/*"], &["fw/v2.bin"]).unwrap();
-    let is_kept = |name: &str| dropped.firmware[&path(&format!("usr/lib/firmware/{name}"))].kept;
-    assert!(is_kept("other/x.bin") && !is_kept("fw/v2.bin"));
-    assert!(!is_kept("fw/a.bin"), "a link to what is dropped would dangle");
-    assert!(selection.missing_firmware.is_empty());
-}
-
-#[test]
-fn firmware_that_is_not_there_is_named_with_who_asks() {
-    let selection = choose(&kernel("fwuser:"), &only("fwuser"), &[], &[]).unwrap();
-    let missing: Vec<_> = selection.missing_firmware.iter().collect();
-    assert_eq!(missing, [(&FirmwarePath::new("fw/a.bin").unwrap(), &vec![name("fwuser")])]);
 }
