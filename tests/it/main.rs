@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cli;
+mod closure;
 mod depmod;
 mod initrd;
 mod inventory;

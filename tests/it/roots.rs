@@ -24,6 +24,11 @@ pub(crate) fn tools() -> PathBuf {
     existing(cache().join("tools"))
 }
 
+/// dracut-install of Debian 13.
+pub(crate) fn dracut_install() -> PathBuf {
+    existing(cache().join("dracut/usr/lib/dracut/dracut-install"))
+}
+
 /// A folder inside of [`tools`], for files that its programs read and write.
 pub(crate) fn tools_folder() -> TempDir {
     tempfile::Builder::new().prefix("kairos-init-test-").tempdir_in(tools().join("tmp")).unwrap()

@@ -235,18 +235,17 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What modprobe would load for a name: the module of that name, else who has the alias.
+    /// What modprobe would load for a name: the module of that name, else who has the alias. It looks for a built-in of
+    /// that name last (`kmod_module_new_from_lookup`): `crc32` is built in, and an alias of crc32_generic all the same.
     fn named(&self, name: &str) -> Vec<Owner<'a>> {
         let modules = &self.inventory.modules;
-        if let Ok(name) = ModuleName::new(name) {
-            if let Some((name, _)) = modules.by_name.get_key_value(&name) {
-                return vec![Owner::Module(name)];
-            }
-            if let Some(name) = modules.builtin.get(&name) {
-                return vec![Owner::Builtin(name)];
-            }
+        let module = ModuleName::new(name).ok();
+        if let Some((name, _)) = module.as_ref().and_then(|name| modules.by_name.get_key_value(name)) {
+            return vec![Owner::Module(name)];
         }
-        self.aliases.owners(name)
+        let mut owners = self.aliases.owners(name);
+        owners.extend(module.and_then(|name| modules.builtin.get(&name)).map(Owner::Builtin));
+        owners
     }
 
     fn curated(&self) -> BTreeMap<&'a ModuleName, Vec<Curated<'a>>> {
