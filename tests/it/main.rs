@@ -13,3 +13,4 @@ mod roots;
 mod select;
 mod sign;
 mod uki;
+mod why;
