@@ -76,7 +76,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_enum, value_name = "WHICH", default_value = "newest")]
     pub(crate) firmware_versions: FirmwareVersionsArg,
     /// What to do with firmware that no driver declares and kmod-db does not know
-    #[arg(long, value_enum, value_name = "WHAT", default_value = "drop")]
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "keep")]
     pub(crate) unknown_firmware: UnknownFirmwareArg,
     /// The kernel to take [default: the newest in the root]
     #[arg(long, value_name = "RELEASE")]

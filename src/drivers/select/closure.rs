@@ -248,6 +248,14 @@ impl<'a> Graph<'a> {
         owners
     }
 
+    fn names_matching(&self, glob: &'a Glob) -> impl Iterator<Item = &'a ModuleName> {
+        let literal = glob.literal().replace('-', "_");
+        let names =
+            self.inventory.modules.by_name.range::<str, _>((Bound::Included(literal.as_str()), Bound::Unbounded));
+        let names = names.map(|(name, _)| name).take_while(move |name| name.as_str().starts_with(&literal));
+        names.filter(|name| glob.matches(name.as_str()))
+    }
+
     fn curated(&self) -> BTreeMap<&'a ModuleName, Vec<Curated<'a>>> {
         let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for entry in &self.target.hidden {
@@ -353,7 +361,9 @@ impl<'a> Graph<'a> {
                 Curated::Request(entry) => {
                     for glob in &entry.aliases {
                         let source = format!("{}, alias {}", entry.source, glob.as_str());
-                        for owner in self.aliases.covered(glob) {
+                        // modprobe takes names as well as aliases.
+                        let named = self.names_matching(glob).map(Owner::Module);
+                        for owner in named.chain(self.aliases.covered(glob)) {
                             if let Owner::Module(name) = owner {
                                 self.ask(from, Edge::Request, name, &source, closure);
                             }
