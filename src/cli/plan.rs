@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use kairos_init::pipeline;
-use kairos_init::size::{Class, human};
+use kairos_init::size::{Class, Report, human};
 
 use super::args::{GlobalArgs, PlanArgs};
 use super::render::{self, Reporter, count};
@@ -22,14 +22,19 @@ pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
         return render::print_json(&plan.report);
     }
     render::warn(&plan.report.warnings);
-    let mut text = render::summary(&plan.report);
-    for (title, class) in [("modules", &plan.report.modules), ("firmware", &plan.report.firmware)] {
+    render::print(&(render::summary(&plan.report) + &tables(&plan.report)))
+}
+
+/// What is kept and dropped by directory and by reason.
+pub(super) fn tables(report: &Report) -> String {
+    let mut text = String::new();
+    for (title, class) in [("modules", &report.modules), ("firmware", &report.firmware)] {
         text += &format!("\n{title} by directory{:>28} {:>23}\n", "kept", "dropped");
         text += &directories(class);
         text += &format!("\n{title} by reason\n");
         text += &reasons(class);
     }
-    render::print(&text)
+    text
 }
 
 #[derive(Default)]
