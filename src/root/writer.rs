@@ -260,6 +260,36 @@ impl WritableDirectory {
         rustix::fs::futimens(&self.directory, &times).map_err(|errno| self.failed("set the time of", errno))
     }
 
+    /// The extended attribute `name` of the directory itself; `None` where it has none.
+    ///
+    /// # Errors
+    /// It is longer than 1 KiB, or cannot be read.
+    pub fn attribute(&self, name: &str) -> Result<Option<Vec<u8>>, SysrootError> {
+        let mut value = vec![0; 1 << 10];
+        match rustix::fs::fgetxattr(&self.directory, name, value.as_mut_slice()) {
+            Ok(length) => Ok(value.get(..length).map(<[u8]>::to_vec)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(self.failed("read an attribute of", errno)),
+        }
+    }
+
+    /// Sets (or with `None` removes) the extended attribute `name` of the directory itself, which does not change the
+    /// directory's time. `false` where the file system, or the rights of this process, do not allow it.
+    ///
+    /// # Errors
+    /// The system fails otherwise.
+    pub fn set_attribute(&self, name: &str, value: Option<&[u8]>) -> Result<bool, SysrootError> {
+        let result = match value {
+            Some(value) => rustix::fs::fsetxattr(&self.directory, name, value, XattrFlags::empty()),
+            None => rustix::fs::fremovexattr(&self.directory, name),
+        };
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(false),
+            Err(errno) => Err(self.failed("set an attribute of", errno)),
+        }
+    }
+
     /// Waits until what was changed in the directory is on the disk.
     ///
     /// # Errors

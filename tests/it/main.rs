@@ -11,4 +11,5 @@ mod inventory;
 mod roots;
 mod select;
 mod sign;
+mod slim;
 mod uki;

@@ -64,7 +64,7 @@ pub enum SlimError {
     Halfway(SysrootError),
     /// The root has a journal: it is neither the old nor the new one.
     #[error(
-        "slimming this root was interrupted ({path} is its journal): run `kairos-init slim` on it again, which finishes the work"
+        "slimming this root was interrupted ({path} is left of it): run `kairos-init slim` on it again, which finishes the work"
     )]
     Interrupted {
         /// The journal.

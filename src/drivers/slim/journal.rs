@@ -166,7 +166,7 @@ impl Journal {
     }
 }
 
-fn time(seconds: &str, nanoseconds: &str) -> Result<Mtime, &'static str> {
+pub(super) fn time(seconds: &str, nanoseconds: &str) -> Result<Mtime, &'static str> {
     let seconds = seconds.parse().map_err(|_| "not a time")?;
     match nanoseconds.parse() {
         Ok(nanoseconds @ 0..=999_999_999) => Ok((seconds, nanoseconds)),

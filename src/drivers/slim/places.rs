@@ -54,6 +54,11 @@ impl Places {
         all.iter().filter(|path| !below(path)).copied().collect()
     }
 
+    /// The names of the directories that can hold a journal.
+    pub(super) fn journal_names() -> [&'static str; 2] {
+        MODULES
+    }
+
     /// Directories that can hold the journal; it is in the first.
     pub(super) fn journals(&self) -> &[TreePath] {
         &self.modules

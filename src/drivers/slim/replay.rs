@@ -2,18 +2,21 @@
 //!
 //! The order: new indexes beside the old ones, so that a full disk is noticed before anything is gone; renamed; files removed;
 //! empty directories removed; the times of the directories set back; all of it on the disk; the journal removed. A kill at any
-//! point leaves the journal, and doing it again ends in the same tree. (Between the last two calls to the system, the
-//! removal of the journal and setting back the time of `/lib/modules`, that time alone could be lost.)
+//! point leaves the journal, and doing it again ends in the same tree.
+//!
+//! The journal lies in the directory of all kernels' modules, whose own time changes when the journal goes. So that a kill
+//! right there loses nothing, that time stands in an extended attribute of the directory meanwhile. (A file system without
+//! such attributes can lose this one time.)
 
 use std::collections::BTreeMap;
 
 use crate::names::TreePath;
 use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
-use crate::root::writer::{RootWriter, WritableDirectory};
+use crate::root::writer::{Mounts, RootWriter, WritableDirectory};
 
 use super::SlimError;
 use super::changes::Summary;
-use super::journal::{Journal, JournalError, Mark, sha256};
+use super::journal::{Journal, JournalError, Mark, sha256, time};
 use super::places::Places;
 
 /// The journal's name, in the directory of all kernels' modules.
@@ -22,10 +25,15 @@ const JOURNAL: &str = ".kairos-init-slim.journal";
 const UNFINISHED: &str = ".kairos-init-slim.journal.new";
 /// Before the name of an index while it is written.
 const STAGED: &[u8] = b".kairos-init-slim.";
+/// The attribute with the time of the journal's directory: seconds and nanoseconds.
+const TIME: &str = "user.kairos-init.slim";
 /// Bytes that a journal may have. That of all of Debian's modules and firmware has 5 MB.
 const LIMIT: u64 = 256 << 20;
 /// Bytes that an index may have.
 const INDEX_LIMIT: u64 = 64 << 20;
+
+/// `ENOENT`.
+const GONE: i32 = 2;
 
 /// No other process slims the root while this value lives.
 #[derive(Debug)]
@@ -54,12 +62,22 @@ impl Lock {
 /// # Errors
 /// [`SlimError::Interrupted`]; the root cannot be read.
 pub fn refuse_interrupted(root: &Sysroot) -> Result<(), SlimError> {
-    for parent in ["lib/modules", "usr/lib/modules"] {
+    let reader = RootWriter::new(root, Mounts::Enter);
+    for parent in Places::journal_names() {
+        let parent = match root.canonical(&TreePath::new(parent)?) {
+            Ok(parent) if root.kind(&parent)? == Some(EntryType::Directory) => parent,
+            Ok(_) => continue,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
         for name in [JOURNAL, UNFINISHED] {
-            let path = TreePath::new(parent)?.join(name)?;
+            let path = parent.join(name)?;
             if root.kind(&path)?.is_some() {
                 return Err(SlimError::Interrupted { path });
             }
+        }
+        if reader.directory(&parent)?.attribute(TIME)?.is_some() {
+            return Err(SlimError::Interrupted { path: parent });
         }
     }
     Ok(())
@@ -86,6 +104,7 @@ impl Interrupted {
             let path = home.join(JOURNAL)?;
             if directory.metadata_of(JOURNAL.as_bytes())?.is_none() {
                 directory.remove_file(UNFINISHED.as_bytes()).map_err(SlimError::before)?;
+                restore_time(&directory).map_err(SlimError::before)?;
                 continue;
             }
             let wrong = |JournalError { line, problem }| SlimError::Journal { path: path.clone(), line, problem };
@@ -158,9 +177,12 @@ pub(super) fn commit(writer: &RootWriter<'_>, places: &Places, journal: &Journal
     let path = home.join(JOURNAL)?;
     verify(writer, journal, &path)?;
     let directory = writer.directory(home).map_err(SlimError::before)?;
-    directory
-        .create_whole(JOURNAL.as_bytes(), UNFINISHED.as_bytes(), journal.to_text().as_bytes())
-        .map_err(SlimError::NotBegun)?;
+    note_time(journal, &directory).map_err(SlimError::before)?;
+    if let Err(error) = directory.create_whole(JOURNAL.as_bytes(), UNFINISHED.as_bytes(), journal.to_text().as_bytes())
+    {
+        restore_time(&directory).map_err(SlimError::before)?;
+        return Err(SlimError::NotBegun(error));
+    }
     if let Err(error) = stage(writer, journal) {
         // No room for the new indexes: nothing is gone yet, so all of it can be undone.
         return Err(match undo(writer, journal, &directory) {
@@ -259,20 +281,44 @@ fn run(writer: &RootWriter<'_>, journal: &Journal, path: &TreePath) -> Result<()
     finish(journal, &writer.directory(&path.parent().unwrap_or_default())?)
 }
 
-/// The journal goes last.
+/// The journal goes last, and then the note of its directory's time.
 fn finish(journal: &Journal, home: &WritableDirectory) -> Result<(), SysrootError> {
+    // Noted before, unless the root was copied meanwhile, without attributes.
+    note_time(journal, home)?;
     home.remove_file(JOURNAL.as_bytes())?;
     if let Some(mtime) = journal.times.get(home.path()) {
         home.set_mtime(*mtime)?;
     }
+    home.set_attribute(TIME, None)?;
     home.sync()
 }
 
-/// The directory, unless it went already.
+fn note_time(journal: &Journal, home: &WritableDirectory) -> Result<(), SysrootError> {
+    if let Some((seconds, nanoseconds)) = journal.times.get(home.path()) {
+        home.set_attribute(TIME, Some(format!("{seconds} {nanoseconds}").as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// What is left to do where a kill came between the journal and its note.
+fn restore_time(home: &WritableDirectory) -> Result<(), SysrootError> {
+    let Some(note) = home.attribute(TIME)? else { return Ok(()) };
+    let time = std::str::from_utf8(&note).ok().and_then(|text| {
+        let (seconds, nanoseconds) = text.split_once(' ')?;
+        time(seconds, nanoseconds).ok()
+    });
+    if let Some(mtime) = time {
+        home.set_mtime(mtime)?;
+    }
+    home.set_attribute(TIME, None)?;
+    home.sync()
+}
+
+/// The directory, unless it went already. One that became something else is an error.
 fn existing(writer: &RootWriter<'_>, path: &TreePath) -> Result<Option<WritableDirectory>, SysrootError> {
     match writer.directory(path) {
         Ok(directory) => Ok(Some(directory)),
-        Err(error) if error.is_not_found() => Ok(None),
+        Err(SysrootError::Path { source, .. }) if source.raw_os_error() == Some(GONE) => Ok(None),
         Err(error) => Err(error),
     }
 }
