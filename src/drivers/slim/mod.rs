@@ -66,7 +66,8 @@ pub fn apply(tree: &mut FileTree, inventory: &Inventory, selection: &Selection, 
         tree.remove(path);
         emptied.extend(path.parent());
     }
-    prune(tree, emptied);
+    // The firmware directory itself stays, as the one of all kernels' modules does: packages expect it.
+    prune(tree, emptied, inventory.firmware.directories.last());
     for (name, bytes) in indexes {
         let Ok(path) = inventory.kernel.modules.join(&name) else { continue };
         if let Some(entry) = tree.remove(&path) {
@@ -75,12 +76,13 @@ pub fn apply(tree: &mut FileTree, inventory: &Inventory, selection: &Selection, 
     }
 }
 
-/// Removes directories that hold nothing any more, upwards from `candidates`.
-fn prune(tree: &mut FileTree, mut candidates: BTreeSet<TreePath>) {
+/// Removes directories that hold nothing any more, upwards from `candidates`, but not `stays`.
+fn prune(tree: &mut FileTree, mut candidates: BTreeSet<TreePath>, stays: Option<&TreePath>) {
     // The last in path order is the deepest of its branch.
     while let Some(directory) = candidates.pop_last() {
         let is_directory = tree.get(&directory).is_some_and(|entry| entry.kind == Kind::Directory);
-        if is_directory && !directory.is_root() && tree.below(&directory).next().is_none() {
+        let may_go = is_directory && !directory.is_root() && Some(&directory) != stays;
+        if may_go && tree.below(&directory).next().is_none() {
             tree.remove(&directory);
             candidates.extend(directory.parent());
         }

@@ -93,7 +93,7 @@ impl Places {
 
     /// A directory that goes once it is empty.
     pub(super) fn permit_directory_removal(&self, path: &TreePath, kernel: &TreePath) -> Result<(), &'static str> {
-        match (self.hold(path) || self.firmware.contains(path)) && !kernel.starts_with(path) {
+        match self.hold(path) && !kernel.starts_with(path) {
             true => Ok(()),
             false => Err("is no directory below /lib/modules or /lib/firmware, or is the kernel's own"),
         }

@@ -12,12 +12,12 @@ fn paths(tree: &FileTree) -> Vec<String> {
 #[test]
 fn directories_go_when_their_last_file_went() -> Result<(), NameError> {
     let mut tree = FileTree::new();
-    for path in ["", "a", "a/b", "a/b/c", "a/d", "ab"] {
+    for path in ["", "a", "a/b", "a/b/c", "a/d", "ab", "f", "f/g"] {
         tree.insert(TreePath::new(path)?, Entry::directory(0));
     }
     tree.insert(TreePath::new("a/file")?, Entry::file(vec![], 0));
-    prune(&mut tree, [TreePath::new("a/b/c")?].into());
-    assert_eq!(paths(&tree), ["/", "/a", "/a/d", "/a/file", "/ab"]);
+    prune(&mut tree, [TreePath::new("a/b/c")?, TreePath::new("f/g")?].into(), Some(&TreePath::new("f")?));
+    assert_eq!(paths(&tree), ["/", "/a", "/a/d", "/a/file", "/ab", "/f"]);
     Ok(())
 }
 
