@@ -2,6 +2,7 @@
 
 mod error;
 mod request;
+mod slim;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,7 +10,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::PipelineError;
-pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest};
+pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest, SlimRequest};
+pub use slim::{SlimOutcome, slim};
 
 use crate::boot::build::{self, BuildError, UkiRequest};
 use crate::boot::measure::Pcr11;
@@ -23,7 +25,7 @@ use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, Evidence, Explanation, SelectOptions, Selection};
 use crate::drivers::target::{self, Target};
 use crate::drivers::wishes::Wishes;
-use crate::drivers::{depmod, slim};
+use crate::drivers::{depmod, slim as slimming};
 use crate::image::{self, ImageError, Staging};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
@@ -181,6 +183,7 @@ fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, Pi
 pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
     progress.step("reading the root");
     let root = Sysroot::open(&request.root)?;
+    slimming::refuse_interrupted(&root)?;
     let all = [Hardware::Name(EVERYTHING.to_owned())];
     let hardware = if request.hardware.is_empty() { &all[..] } else { &request.hardware };
     let requests: Vec<target::Request<'_>> = hardware.iter().map(Hardware::request).collect();
@@ -207,6 +210,20 @@ fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, Pipe
         Pattern::new(text).map_err(|source| PipelineError::Pattern { option, pattern: text.clone(), source })
     };
     texts.iter().map(pattern).collect()
+}
+
+/// The indexes of what stays; none where no module goes: the root's own are right.
+fn indexes(
+    root: &Sysroot,
+    inventory: &Inventory,
+    selection: &Selection,
+) -> Result<BTreeMap<String, Vec<u8>>, PipelineError> {
+    let kept: BTreeSet<ModuleName> =
+        selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
+    Ok(match kept.len() == inventory.modules.by_name.len() {
+        true => BTreeMap::new(),
+        false => depmod::indexes(root, inventory, &kept)?,
+    })
 }
 
 /// The whole run: root to signed UKI.
@@ -236,21 +253,15 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let ucode = match stub.version() {
         Some(version) if version < STUB_WITH_UCODE => {
             report.warnings.push(format!("the stub (systemd {version}) does not load microcode from a UKI: it stays in the root, where only a late load finds it; use a stub of systemd {STUB_WITH_UCODE} or later"));
-            selection.keep_microcode(&format!("systemd-stub {version}"));
+            selection.keep_microcode(&format!("systemd-stub {version}"), "the stub's version");
             let plan = Report::plan(&inventory.kernel.release, &report.target, &selection);
             report = Report { warnings: report.warnings, ..plan };
             false
         }
         _ => inventory::has_microcode(&root)?,
     };
-    let kept: BTreeSet<ModuleName> =
-        selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
-    // Where no module goes, the root's own indexes are right.
-    let indexes = match kept.len() == inventory.modules.by_name.len() {
-        true => BTreeMap::new(),
-        false => depmod::indexes(&root, &inventory, &kept)?,
-    };
-    slim::apply(&mut tree, &inventory, &selection, indexes);
+    let indexes = indexes(&root, &inventory, &selection)?;
+    slimming::apply(&mut tree, &inventory, &selection, indexes);
     prepare(&mut tree, &init, request.source_date_epoch)?;
     refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);

@@ -9,6 +9,7 @@ use crate::cancel::Cancelled;
 use crate::drivers::depmod::DepmodError;
 use crate::drivers::inventory::InventoryError;
 use crate::drivers::select::SelectError;
+use crate::drivers::slim::SlimError;
 use crate::drivers::target::TargetError;
 use crate::drivers::target::glob::GlobError;
 use crate::image::ImageError;
@@ -36,6 +37,9 @@ pub enum PipelineError {
     /// Writing indexes.
     #[error(transparent)]
     Depmod(#[from] DepmodError),
+    /// Slimming in place.
+    #[error(transparent)]
+    Slim(#[from] SlimError),
     /// Listing the root.
     #[error(transparent)]
     Scan(#[from] ScanError),

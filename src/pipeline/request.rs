@@ -57,6 +57,17 @@ pub struct SelectRequest {
     pub kernel: Option<KernelRelease>,
 }
 
+/// Slimming a root in place.
+#[derive(Debug, Clone)]
+pub struct SlimRequest {
+    /// Which root, and what of it.
+    pub select: SelectRequest,
+    /// Also if the root is a running machine's, or has file systems mounted where its drivers are.
+    pub allow_host: bool,
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
+}
+
 /// Files with keys.
 #[derive(Debug, Clone, Default)]
 pub struct KeyFiles {

@@ -12,5 +12,6 @@ mod inventory;
 mod roots;
 mod select;
 mod sign;
+mod slim;
 mod uki;
 mod why;

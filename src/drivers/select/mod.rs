@@ -232,15 +232,16 @@ pub fn select(
 }
 
 impl Selection {
-    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel.
-    pub fn keep_microcode(&mut self, stub: &str) {
+    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel, and for a root whose UKI
+    /// is built later. `from` and `source` say so.
+    pub fn keep_microcode(&mut self, from: &str, source: &str) {
         for item in self.firmware.values_mut().filter(|item| item.reason == Reason::InUcode) {
             item.kept = true;
             item.reason = Reason::Kept(Link {
-                from: stub.to_owned(),
+                from: from.to_owned(),
                 edge: Edge::Curated,
                 to: item.path.to_string(),
-                source: "the stub's version".to_owned(),
+                source: source.to_owned(),
             });
         }
     }
