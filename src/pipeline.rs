@@ -3,6 +3,7 @@
 mod error;
 mod request;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +19,7 @@ use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
 use crate::boot::uki::assemble::Payload;
 use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
+use crate::drivers::check::{self, Finding, Origins};
 use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, SelectOptions, Selection};
@@ -81,6 +83,8 @@ pub struct Plan {
     pub inventory: Inventory,
     /// What of that stays.
     pub selection: Selection,
+    /// What the kernel's settings and the modules' signatures say of it; in the report's warnings, too.
+    pub findings: Vec<Finding>,
     /// The same for people and programs.
     pub report: Report,
 }
@@ -151,11 +155,40 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let options = SelectOptions { keep: patterns("--keep", &request.keep)?, drop: patterns("--drop", &request.drop)? };
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
     progress.step("choosing drivers and firmware");
-    let firmware_of = |modules: &[&inventory::Module]| Ok(inventory::firmware_of(&root, modules)?);
+    // Each module is opened once: its origin is for the checks.
+    let origins = RefCell::new(Origins::new());
+    let firmware_of = |modules: &[&inventory::Module]| {
+        let (firmware, read) = check::read_modules(&root, modules)?;
+        origins.borrow_mut().extend(read);
+        Ok(firmware)
+    };
     let selection = select::select(&inventory, &target, &options, &firmware_of)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
-    let report = Report::plan(&inventory.kernel.release, &names, &selection);
-    Ok(Plan { root, inventory, selection, report })
+    let mut report = Report::plan(&inventory.kernel.release, &names, &selection);
+    progress.step("checking the kernel's settings and the modules' signatures");
+    let findings = check::check(&check::Request {
+        root: &root,
+        inventory: &inventory,
+        selection: &selection,
+        target: &target,
+        origins: &origins.into_inner(),
+        every_signature: request.check_signatures,
+    })?
+    .findings;
+    report.warnings.splice(0..0, findings.iter().map(Finding::to_string));
+    Ok(Plan { root, inventory, selection, findings, report })
+}
+
+/// Refuses a kernel that would not start from the UKI.
+fn refuse_unbootable(inventory: &Inventory, findings: &[Finding]) -> Result<(), PipelineError> {
+    let problems: Vec<String> =
+        findings.iter().filter(|finding| finding.keeps_from_booting()).map(Finding::to_string).collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(PipelineError::Kernel { release: inventory.kernel.release.clone(), problems: problems.join("; ") })
+        }
+    }
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
@@ -171,7 +204,8 @@ fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, Pipe
 /// Anything that keeps the image from being whole; the output folder is then as it was.
 pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
     let keys = load_keys(&request.keys)?;
-    let Plan { root, inventory, mut selection, mut report } = plan(&request.select, progress)?;
+    let Plan { root, inventory, mut selection, findings, mut report } = plan(&request.select, progress)?;
+    refuse_unbootable(&inventory, &findings)?;
     report.warnings.extend(keys.warnings.iter().cloned());
     cancel.check()?;
 

@@ -81,6 +81,7 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
         keep: args.keep.clone(),
         drop: args.drop.clone(),
         kernel: args.kernel.as_deref().map(KernelRelease::new).transpose().context("--kernel")?,
+        check_signatures: false,
     })
 }
 

@@ -48,6 +48,8 @@ pub struct SelectRequest {
     pub drop: Vec<String>,
     /// The kernel; the newest where none is named.
     pub kernel: Option<KernelRelease>,
+    /// Looks at the signature of every kept module, not of a sample: takes seconds.
+    pub check_signatures: bool,
 }
 
 /// Files with keys.
