@@ -18,31 +18,31 @@ const BOOT: [(&str, &str); 4] = [
     ("RD_ZSTD", "unpacking the initrd needs: it is compressed with zstd"),
 ];
 
-/// The kernel's TPM drivers (`drivers/char/tpm/Kconfig` and `Makefile`): setting and module. Left out: `tpm_vtpm_proxy`, which
-/// drives no hardware, and `tpm_ftpm_tee`, which immucore loads by name before it extends PCR 11.
+/// The kernel's TPM drivers (`drivers/char/tpm/Kconfig` and `Makefile`): setting and module. First those for TPM 2.0, which
+/// Trusted Boot takes; those behind are for older chips. Left out: `tpm_vtpm_proxy`, which drives no hardware.
 const TPM: [(&str, &str); 20] = [
-    ("TCG_ARM_CRB_FFA", "tpm_crb_ffa"),
-    ("TCG_ATMEL", "tpm_atmel"),
-    ("TCG_CRB", "tpm_crb"),
-    ("TCG_IBMVTPM", "tpm_ibmvtpm"),
-    ("TCG_INFINEON", "tpm_infineon"),
-    ("TCG_LOONGSON", "tpm_loongson"),
-    ("TCG_NSC", "tpm_nsc"),
-    ("TCG_SVSM", "tpm_svsm"),
     ("TCG_TIS", "tpm_tis"),
-    ("TCG_TIS_I2C", "tpm_tis_i2c"),
-    ("TCG_TIS_I2C_ATMEL", "tpm_i2c_atmel"),
-    ("TCG_TIS_I2C_CR50", "tpm_tis_i2c_cr50"),
-    ("TCG_TIS_I2C_INFINEON", "tpm_i2c_infineon"),
-    ("TCG_TIS_I2C_NUVOTON", "tpm_i2c_nuvoton"),
+    ("TCG_CRB", "tpm_crb"),
     ("TCG_TIS_SPI", "tpm_tis_spi"),
+    ("TCG_TIS_I2C", "tpm_tis_i2c"),
+    ("TCG_TIS_I2C_CR50", "tpm_tis_i2c_cr50"),
+    ("TCG_TIS_I2C_NUVOTON", "tpm_i2c_nuvoton"),
+    ("TCG_TIS_SYNQUACER", "tpm_tis_synquacer"),
+    ("TCG_ARM_CRB_FFA", "tpm_crb_ffa"),
+    ("TCG_FTPM_TEE", FTPM),
+    ("TCG_IBMVTPM", "tpm_ibmvtpm"),
+    ("TCG_LOONGSON", "tpm_loongson"),
+    ("TCG_SVSM", "tpm_svsm"),
+    ("TCG_ATMEL", "tpm_atmel"),
+    ("TCG_INFINEON", "tpm_infineon"),
+    ("TCG_NSC", "tpm_nsc"),
+    ("TCG_TIS_I2C_ATMEL", "tpm_i2c_atmel"),
+    ("TCG_TIS_I2C_INFINEON", "tpm_i2c_infineon"),
     ("TCG_TIS_ST33ZP24_I2C", "tpm_st33zp24_i2c"),
     ("TCG_TIS_ST33ZP24_SPI", "tpm_st33zp24_spi"),
-    ("TCG_TIS_SYNQUACER", "tpm_tis_synquacer"),
     ("TCG_XEN", "xen_tpmfront"),
-    ("TCG_FTPM_TEE", FTPM),
 ];
-/// See [`TPM`].
+/// immucore loads it by name before it extends PCR 11, so that it need not be built in.
 const FTPM: &str = "tpm_ftpm_tee";
 
 /// Settings of the modules that every target requires (`kmod-db/kairos.toml`).
