@@ -42,11 +42,13 @@ const TPM: [(&str, &str); 20] = [
     ("TCG_TIS_ST33ZP24_SPI", "tpm_st33zp24_spi"),
     ("TCG_XEN", "xen_tpmfront"),
 ];
+/// What PCs and servers have. One of them is enough to do without the other: no reason to refuse the kernel.
+const USUAL_TPM: [&str; 2] = ["tpm_tis", "tpm_crb"];
 /// immucore loads it by name before it extends PCR 11, so that it need not be built in.
 const FTPM: &str = "tpm_ftpm_tee";
 
-/// Settings of the modules that every target requires (`kmod-db/kairos.toml`).
-const REQUIRED: [(&str, &str); 17] = [
+/// Settings of the modules that every target requires (`kmod-db/kairos.toml`), but for TPM drivers.
+const REQUIRED: [(&str, &str); 15] = [
     ("dm_crypt", "DM_CRYPT"),
     ("dm_mod", "BLK_DEV_DM"),
     ("dm_verity", "DM_VERITY"),
@@ -61,8 +63,6 @@ const REQUIRED: [(&str, &str); 17] = [
     ("overlay", "OVERLAY_FS"),
     ("squashfs", "SQUASHFS"),
     ("tpm", "TCG_TPM"),
-    ("tpm_crb", "TCG_CRB"),
-    ("tpm_tis", "TCG_TIS"),
     ("vfat", "VFAT_FS"),
 ];
 
@@ -132,27 +132,26 @@ pub(super) fn firmware_compression(config: &KernelConfig, selection: &Selection)
     findings
 }
 
-/// TPM drivers that come too late.
-pub(super) fn tpm(config: Option<&KernelConfig>, inventory: &Inventory, selection: &Selection) -> Option<Finding> {
-    let mut modules = Vec::new();
-    let mut builtin = Vec::new();
-    let mut ftpm = false;
+/// TPM drivers that come too late, or not at all.
+pub(super) fn tpm(config: Option<&KernelConfig>, inventory: &Inventory, selection: &Selection) -> Vec<Finding> {
+    let (mut modules, mut builtin, mut by_name, mut missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (symbol, name) in TPM {
         let Ok(module) = ModuleName::new(name) else { continue };
         if config.is_some_and(|config| config.is_yes(symbol)) || inventory.modules.builtin.contains(&module) {
             builtin.push(module);
         } else if selection.modules.get(&module).is_some_and(|item| item.kept) {
-            match name == FTPM {
-                true => ftpm = true,
-                false => modules.push(module),
-            }
+            if name == FTPM { &mut by_name } else { &mut modules }.push(module);
+        } else if USUAL_TPM.contains(&name) {
+            missing.push((module, symbol));
         }
     }
-    match (modules.is_empty(), builtin.is_empty()) {
-        (true, true) => (!ftpm).then_some(Finding::NoTpm),
-        (true, false) => None,
-        (false, _) => Some(Finding::LateTpm { modules, builtin }),
+    let others: Vec<ModuleName> = builtin.iter().chain(&by_name).chain(&modules).cloned().collect();
+    if others.is_empty() {
+        return vec![Finding::NoTpm];
     }
+    let missing = missing.into_iter().map(|driver| Finding::MissingTpm { driver, others: others.clone() });
+    let late = (!modules.is_empty()).then_some(Finding::LateTpm { modules, builtin });
+    late.into_iter().chain(missing).collect()
 }
 
 /// What Kairos cannot do without and this root does not have.
@@ -162,7 +161,11 @@ pub(super) fn required(config: &KernelConfig, inventory: &Inventory, rules: &[Ru
     for rule in rules.iter().filter(|rule| rule.required && rule.is_expected_in(&inventory.kernel.release)) {
         let Matcher::Module(glob) = &rule.matcher else { continue };
         let Ok(module) = ModuleName::new(glob.as_str()) else { continue };
-        if !is_charset(&module) || charsets(config).contains(&module) {
+        let asked_for = match is_charset(&module) {
+            true => charsets(config).contains(&module),
+            false => !USUAL_TPM.contains(&module.as_str()),
+        };
+        if asked_for {
             findings.extend(absent(config, inventory, module.clone(), &rule.evidence));
         }
         seen.insert(module);

@@ -15,6 +15,7 @@ mod kernel;
 mod kmod;
 mod modules;
 pub mod signature;
+mod words;
 
 use crate::drivers::inventory::{Inventory, InventoryError};
 use crate::drivers::select::Selection;

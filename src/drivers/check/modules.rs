@@ -20,7 +20,7 @@ use super::signature::{KeyId, MODULE_END, Signature};
 /// The kernel's own modules that are looked at.
 const SAMPLE: usize = 8;
 /// Bytes on disk that such a module has at most, if enough are that small: some take as long as all others together.
-const SAMPLE_BYTES: u64 = 32 << 10;
+const SAMPLE_BYTES: u64 = 16 << 10;
 /// A boot image larger than this is none.
 const IMAGE_LIMIT: u64 = 256 << 20;
 
@@ -138,7 +138,7 @@ impl Judge<'_> {
             true => {
                 let kept = self.modules.by_name.values();
                 let kept = kept.filter(|module| self.selection.modules.get(&module.name).is_some_and(|item| item.kept));
-                read = self.missing_origins(&kept.collect::<Vec<_>>())?;
+                read = self.origins_of(&kept.collect::<Vec<_>>())?;
                 &read
             }
             false => self.origins,
@@ -217,18 +217,18 @@ impl Judge<'_> {
         Ok((findings, summary))
     }
 
-    /// The origins that are known, and the others read.
-    fn missing_origins(&self, modules: &[&Module]) -> Result<Origins, InventoryError> {
-        let missing: Vec<&Module> =
-            modules.iter().filter(|module| !self.origins.contains_key(&module.name)).copied().collect();
-        let mut all = read_modules(self.root, &missing)?.1;
-        all.extend(self.origins.iter().map(|(name, origin)| (name.clone(), origin.clone())));
+    /// The origins of `modules`: those that are known, and the others read.
+    fn origins_of(&self, modules: &[&Module]) -> Result<Origins, InventoryError> {
+        let known = |module: &&Module| Some((module.name.clone(), self.origins.get(&module.name)?.clone()));
+        let missing = modules.iter().filter(|module| !self.origins.contains_key(&module.name));
+        let mut all = read_modules(self.root, &missing.copied().collect::<Vec<_>>())?.1;
+        all.extend(modules.iter().filter_map(known));
         Ok(all)
     }
 
     /// Foreign modules that were built for another kernel.
     fn other_kernels(&self, foreign: &[&Module]) -> Result<Vec<Finding>, InventoryError> {
-        let origins = self.missing_origins(foreign)?;
+        let origins = self.origins_of(foreign)?;
         let modules = foreign.iter().filter_map(|module| {
             let origin = origins.get(&module.name)?;
             let fits = origin.release() == self.kernel.release.as_str();

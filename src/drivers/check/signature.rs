@@ -36,17 +36,25 @@ pub enum KeyId {
 }
 
 impl fmt::Display for KeyId {
-    /// `"CN=Name" (serial 1bf8...)`; the name is quoted, since it comes from the file.
+    /// `"CN=Name" (serial 1bf8...)`; the name comes from the file, so what a terminal would obey is escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate { issuer, serial } => {
                 let name = x509_cert::name::Name::from_der(issuer).map(|name| name.to_string()).unwrap_or_default();
-                let shown: String = name.chars().take(100).collect();
-                write!(f, "{shown:?} (serial {})", short_hex(serial))
+                write!(f, "\"{}\" (serial {})", printable(&name), short_hex(serial))
             }
             Self::SubjectKey(id) => write!(f, "the key {}", short_hex(id)),
         }
     }
+}
+
+/// Without what a terminal would obey. Backslashes are the name's own way to write such.
+fn printable(name: &str) -> String {
+    let shown = |c: char| match c {
+        '\\' | '\'' => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    name.chars().take(100).map(shown).collect()
 }
 
 /// A serial number has at most 20 bytes, unless it is hostile.
