@@ -20,6 +20,7 @@ use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
 use crate::boot::uki::assemble::Payload;
 use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
+use crate::drivers::check::{self, Finding};
 use crate::drivers::inventory::{self, Declarations, Inventory};
 use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, Evidence, Explanation, SelectOptions, Selection};
@@ -92,6 +93,8 @@ pub struct Plan {
     pub options: SelectOptions,
     /// What of that stays.
     pub selection: Selection,
+    /// What the kernel's settings and the modules' signatures say of it; in the report's warnings, too.
+    pub findings: Vec<Finding>,
     /// The same for people and programs.
     pub report: Report,
 }
@@ -201,8 +204,31 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
-    let report = Report::plan(&inventory.kernel.release, &names, &selection);
-    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, report })
+    let mut report = Report::plan(&inventory.kernel.release, &names, &selection);
+    progress.step("checking the kernel's settings and the modules' signatures");
+    let findings = check::check(&check::Request {
+        root: &root,
+        inventory: &inventory,
+        selection: &selection,
+        target: &target,
+        declarations: &declarations,
+        every_signature: request.check_signatures,
+    })?
+    .findings;
+    report.warnings.splice(0..0, findings.iter().map(Finding::to_string));
+    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, findings, report })
+}
+
+/// Refuses a kernel that would not start from the UKI.
+fn refuse_unbootable(inventory: &Inventory, findings: &[Finding]) -> Result<(), PipelineError> {
+    let problems: Vec<String> =
+        findings.iter().filter(|finding| finding.keeps_from_booting()).map(Finding::to_string).collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(PipelineError::Kernel { release: inventory.kernel.release.clone(), problems: problems.join("; ") })
+        }
+    }
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
@@ -232,7 +258,8 @@ fn indexes(
 /// Anything that keeps the image from being whole; the output folder is then as it was.
 pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
     let keys = load_keys(&request.keys)?;
-    let Plan { root, inventory, mut selection, mut report, .. } = plan(&request.select, progress)?;
+    let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
+    refuse_unbootable(&inventory, &findings)?;
     report.warnings.extend(keys.warnings.iter().cloned());
     cancel.check()?;
 

@@ -113,6 +113,10 @@ pub(crate) struct PlanArgs {
     /// Which root, and what of it.
     #[command(flatten)]
     pub(crate) select: SelectArgs,
+    /// Look at the signature of every kept module and at the keys in the kernel image; takes seconds [default: a sample of
+    /// the kernel's own modules, and every other]
+    #[arg(long)]
+    pub(crate) check_signatures: bool,
 }
 
 /// `why`.

@@ -95,6 +95,7 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
             UnknownFirmwareArg::Drop => UnknownFirmware::Drop,
         },
         kernel: args.kernel.as_deref().map(KernelRelease::new).transpose().context("--kernel")?,
+        check_signatures: false,
     })
 }
 

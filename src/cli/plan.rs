@@ -13,7 +13,8 @@ use super::render::{self, Reporter, count};
 const DIRECTORIES: usize = 20;
 
 pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
-    let request = super::select_request(&args.select)?;
+    let mut request = super::select_request(&args.select)?;
+    request.check_signatures = args.check_signatures;
     let reporter = Reporter::new(global);
     let plan = pipeline::plan(&request, &reporter);
     reporter.finish();

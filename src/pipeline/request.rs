@@ -55,6 +55,8 @@ pub struct SelectRequest {
     pub unknown_firmware: UnknownFirmware,
     /// The kernel; the newest where none is named.
     pub kernel: Option<KernelRelease>,
+    /// Looks at the signature of every kept module, not of a sample: takes seconds.
+    pub check_signatures: bool,
 }
 
 /// Slimming a root in place.

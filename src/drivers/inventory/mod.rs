@@ -7,6 +7,7 @@
 
 mod decompress;
 mod elf;
+mod end;
 mod error;
 pub mod firmware;
 mod glob;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
+pub use end::module_end;
 pub use error::{InventoryError, ModuleFileError};
 pub use firmware::Found;
 pub use indexes::LineError;
