@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
+pub(in crate::drivers) use decompress::read_module;
 pub use error::{InventoryError, ModuleFileError};
 pub use firmware::Found;
 pub use indexes::LineError;

@@ -1,0 +1,1 @@
+//! What finds modules finds the same ones.
