@@ -61,17 +61,15 @@ impl Case {
     /// Some modules and all that they need, always the same for a seed; as often few as many.
     fn subset(&self, seed: u64) -> BTreeSet<ModuleName> {
         let names: Vec<_> = self.inventory.modules.by_name.keys().collect();
-        // Knuth's linear congruential generator.
+        // SplitMix64: seeds that follow each other give numbers that have nothing in common.
         let mut state = seed;
         let mut below = |limit: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(state >> 33).unwrap() % limit
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from((mixed ^ (mixed >> 31)) >> 33).unwrap() % limit
         };
-        below(1);
-        let mut size = 1;
-        while size < names.len() && below(10) > 0 {
-            size *= 2;
-        }
+        let size = 1 << below(usize::try_from(names.len().ilog2()).unwrap() + 1);
         let size = (size + below(size)).min(names.len());
         self.closure((0..size).map(|_| names[below(names.len())].clone()))
     }
@@ -119,8 +117,8 @@ impl Case {
         files
     }
 
-    /// Every index is depmod's for the kept modules: text equal byte for byte, binary ones by
-    /// key, priority and value, and in the newest layout.
+    /// Every index is depmod's for the kept modules: equal byte for byte, so the binary ones have
+    /// the newest layout.
     fn check(&self, kept: &BTreeSet<ModuleName>, what: &str) {
         let (ours, theirs) = (self.ours(kept), self.theirs(kept));
         let what = format!("{} of {}, {} modules", what, self.path.display(), kept.len());
@@ -133,13 +131,14 @@ impl Case {
         assert_eq!(names(&ours), names(&written), "{what}");
         for (name, theirs) in &written {
             let ours = &ours[name];
+            if ours == theirs {
+                continue;
+            }
             if name.ends_with(".bin") {
-                // The newest layout has the root right behind the header.
-                assert_eq!((&ours[..11], ours[11]), (&theirs[..11], 12), "{name}, {what}");
                 let (ours, theirs) = (read(ours).unwrap(), read(theirs).unwrap());
                 let difference = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
-                assert!(ours.len() == theirs.len() && difference.is_none(), "{name}, {what}: {difference:?}");
-            } else if ours != theirs {
+                panic!("{name}, {what}: {} and {} entries, {difference:?}", ours.len(), theirs.len());
+            } else {
                 let lines = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 let (ours, theirs) = (lines(ours), lines(theirs));
                 let difference = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);

@@ -116,7 +116,10 @@ fn node(out: &mut Vec<u8>, keys: &[Key], depth: usize) -> Result<u32, IndexError
     let position = u32::try_from(out.len()).ok().filter(|at| *at <= POSITION).ok_or(IndexError::TooLarge)?;
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(position) };
     let tail = |key: &Key| key.text.get(depth..).unwrap_or_default().to_vec();
-    let prefix: Vec<u8> = tail(first).into_iter().zip(tail(last)).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    // The root never has a prefix, since kmod begins with an empty one.
+    let is_root = out.len() == HEADER;
+    let common = tail(first).into_iter().zip(tail(last)).take_while(|(a, b)| !is_root && a == b);
+    let prefix: Vec<u8> = common.map(|(a, _)| a).collect();
     let end = depth + prefix.len();
     let mut offset = position;
     if !prefix.is_empty() {
@@ -277,10 +280,11 @@ mod tests {
 
     #[test]
     fn the_bytes_are_the_documented_ones() {
-        let bytes = write(vec![entry("ab", 1, "x"), entry("ad", 2, "y")]).unwrap();
-        let mut expected = vec![0xb0, 0x07, 0xf4, 0x57, 0, 2, 0, 1, 0xa0, 0, 0, 0x0c];
+        let bytes = write(vec![entry("xab", 1, "x"), entry("xad", 2, "y")]).unwrap();
+        let mut expected = vec![0xb0, 0x07, 0xf4, 0x57, 0, 2, 0, 1, 0x20, 0, 0, 0x0c];
+        expected.extend(b"xx\xa0\0\0\x12");
         expected.extend(b"a\0bd");
-        expected.extend([0x40, 0, 0, 0x1c, 0, 0, 0, 0, 0x40, 0, 0, 0x26]);
+        expected.extend([0x40, 0, 0, 0x22, 0, 0, 0, 0, 0x40, 0, 0, 0x2c]);
         expected.extend([0, 0, 0, 1, 0, 0, 0, 1, b'x', 0]);
         expected.extend([0, 0, 0, 1, 0, 0, 0, 2, b'y', 0]);
         assert_eq!(bytes, expected);
