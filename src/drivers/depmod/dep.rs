@@ -1,6 +1,6 @@
 //! `modules.dep`: which modules there are, in which order, and what they need.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -17,6 +17,8 @@ pub(super) struct Tree<'a> {
     modules: Vec<&'a Module>,
     needs: Needs,
     kept: Vec<bool>,
+    /// Of the kept ones, counted.
+    numbers: Vec<Option<u32>>,
     /// Position in `modules`.
     positions: HashMap<&'a str, usize>,
     /// Files of the kernel's own build: `modules.order`.
@@ -41,9 +43,11 @@ impl<'a> Tree<'a> {
             .iter()
             .map(|module| all.dependencies.get(&module.name).into_iter().flatten().filter_map(needed).collect());
         let needs = needs.collect();
-        let kept = modules.iter().map(|module| kept.contains(&module.name)).collect();
+        let kept: Vec<bool> = modules.iter().map(|module| kept.contains(&module.name)).collect();
+        let mut count = 0..;
+        let numbers = kept.iter().map(|kept| kept.then(|| count.next()).flatten()).collect();
         let built = all.order.iter().map(String::as_bytes).collect();
-        Ok(Self { modules, needs, kept, positions, built })
+        Ok(Self { modules, needs, kept, numbers, positions, built })
     }
 
     fn is_kept(&self, position: usize) -> bool {
@@ -65,9 +69,11 @@ impl<'a> Tree<'a> {
         !self.built.is_empty() && plain.is_some_and(|plain| !self.built.contains(plain))
     }
 
-    /// depmod's number of each kept module in the slimmed tree: its line in the new `modules.dep`, from 0.
-    pub(super) fn numbers(&self) -> BTreeMap<ModuleName, u32> {
-        (0..).zip(self.kept()).map(|(number, module)| (module.name.clone(), number)).collect()
+    /// depmod's number of a kept module in the slimmed tree: its line in the new `modules.dep`, from 0.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        // Mostly normalised already.
+        let position = self.positions.get(name).or_else(|| self.positions.get(name.replace('-', "_").as_str()))?;
+        self.numbers.get(*position).copied().flatten()
     }
 
     /// Each module's place in depmod's sort of the slimmed tree. `symbols` is the root's `modules.symbols`.

@@ -107,14 +107,13 @@ pub fn indexes(
     let source = Source { root, directory: &inventory.kernel.modules };
     let dep = source.text("modules.dep")?.unwrap_or_default();
     let tree = Tree::new(inventory, &dep, kept).map_err(|error| source.wrong("modules.dep", error))?;
-    let numbers = tree.numbers();
-    if let Some(unknown) = kept.iter().find(|module| !numbers.contains_key(*module)) {
+    if let Some(unknown) = kept.iter().find(|module| tree.number(module.as_str()).is_none()) {
         return Err(DepmodError::Unknown(unknown.clone(), source.path("modules.dep")?));
     }
     let symbols = source.text("modules.symbols")?;
     let (of_modules, (dependencies, of_build)) = rayon::join(
         || -> Result<Vec<_>, _> {
-            File::ALL.into_par_iter().map(|file| source.of_modules(file, &tree, &numbers, symbols.as_deref())).collect()
+            File::ALL.into_par_iter().map(|file| source.of_modules(file, &tree, symbols.as_deref())).collect()
         },
         || rayon::join(|| source.dependencies(&tree, symbols.as_deref().unwrap_or_default()), || source.of_build()),
     );
@@ -161,27 +160,22 @@ impl Source<'_> {
     }
 
     /// A text file with the lines of the kept modules, and its binary form where there is one.
-    fn of_modules(
-        self,
-        file: File,
-        tree: &Tree<'_>,
-        numbers: &Numbers,
-        symbols: Option<&str>,
-    ) -> Result<Vec<Index>, DepmodError> {
+    fn of_modules(self, file: File, tree: &Tree<'_>, symbols: Option<&str>) -> Result<Vec<Index>, DepmodError> {
+        let number: Numbers<'_> = &|name| tree.number(name);
         let content = match file {
             File::Symbols => symbols.map(|symbols| duplicates::settled(self.root, tree, symbols)).transpose()?,
             _ => self.text(file.name())?.map(Into::into),
         };
         let lines = match (content, file.field()) {
             (Some(content), _) => {
-                text::kept_lines(file, &content, numbers).map_err(|error| self.wrong(file.name(), error))?
+                text::kept_lines(file, &content, number).map_err(|error| self.wrong(file.name(), error))?
             }
             (None, Some(field)) => self.from_modules(file, field, tree)?,
             (None, None) => return Ok(Vec::new()),
         };
         let binary = match file {
-            File::Alias => Some(written("modules.alias.bin", text::alias_entries(&lines, numbers))?),
-            File::Symbols => Some(written("modules.symbols.bin", text::symbol_entries(&lines, numbers))?),
+            File::Alias => Some(written("modules.alias.bin", text::alias_entries(&lines, number))?),
+            File::Symbols => Some(written("modules.symbols.bin", text::symbol_entries(&lines, number))?),
             File::Softdep | File::Weakdep | File::Devname => None,
         };
         Ok([(file.name(), lines.into_bytes())].into_iter().chain(binary).collect())

@@ -1,15 +1,12 @@
 //! The text indexes but for `modules.dep`: the lines of the kept modules under the newest headings, and what the binary files
 //! have of them (kmod's `tools/depmod.c`).
 
-use std::collections::BTreeMap;
-
 use crate::drivers::inventory::LineError;
-use crate::names::ModuleName;
 
 use super::binary::Entry;
 
-/// Of each module its number.
-pub(super) type Numbers = BTreeMap<ModuleName, u32>;
+/// depmod's number of a kept module by its name; nothing for others.
+pub(super) type Numbers<'a> = &'a (dyn Fn(&str) -> Option<u32> + Sync);
 
 /// A text file that depmod makes of what the modules say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +62,9 @@ impl File {
     }
 }
 
-/// `content` of a root's file without the lines of modules that have no number, byte for byte otherwise, under the newest
+/// `content` of a root's file without the lines of modules without a number, byte for byte otherwise, under the newest
 /// heading.
-pub(super) fn kept_lines(file: File, content: &str, numbers: &Numbers) -> Result<String, LineError> {
+pub(super) fn kept_lines(file: File, content: &str, number: Numbers<'_>) -> Result<String, LineError> {
     let mut out = String::with_capacity(content.len());
     out.push_str(file.heading());
     for (index, line) in content.split_inclusive('\n').enumerate() {
@@ -78,8 +75,7 @@ pub(super) fn kept_lines(file: File, content: &str, numbers: &Numbers) -> Result
         let module = file.module_of(text).filter(|name| !name.is_empty());
         let problem = || LineError { line: index + 1, problem: format!("{text:?} names no module") };
         let module = module.ok_or_else(problem)?;
-        // Mostly normalised already.
-        if numbers.contains_key(module) || ModuleName::new(module).is_ok_and(|module| numbers.contains_key(&module)) {
+        if number(module).is_some() {
             out.push_str(line);
         }
     }
@@ -91,23 +87,22 @@ pub(super) fn kept_lines(file: File, content: &str, numbers: &Numbers) -> Result
 }
 
 /// `modules.alias.bin`: the normalised pattern to the module. Patterns that cannot be normalised are in the text only.
-pub(super) fn alias_entries(aliases: &str, numbers: &Numbers) -> Vec<Entry> {
-    entries(aliases, numbers, normalised)
+pub(super) fn alias_entries(aliases: &str, number: Numbers<'_>) -> Vec<Entry> {
+    entries(aliases, number, normalised)
 }
 
 /// `modules.symbols.bin`: `symbol:NAME` to the module.
-pub(super) fn symbol_entries(symbols: &str, numbers: &Numbers) -> Vec<Entry> {
-    entries(symbols, numbers, |symbol| Some(symbol.to_owned()))
+pub(super) fn symbol_entries(symbols: &str, number: Numbers<'_>) -> Vec<Entry> {
+    entries(symbols, number, |symbol| Some(symbol.to_owned()))
 }
 
-fn entries(text: &str, numbers: &Numbers, key: fn(&str) -> Option<String>) -> Vec<Entry> {
+fn entries(text: &str, number: Numbers<'_>, key: fn(&str) -> Option<String>) -> Vec<Entry> {
     let entry = |line: &str| {
         let (pattern, module) = line.strip_prefix("alias ")?.rsplit_once(' ')?;
-        let module = ModuleName::new(module).ok()?;
-        let priority = *numbers.get(&module)?;
+        let priority = number(module)?;
         // kmod's index holds 7-bit text only, and depmod leaves out what is not.
         let key = key(pattern).filter(|key| key.is_ascii() && !key.is_empty())?;
-        Some(Entry { key, priority, value: module.as_str().to_owned() })
+        Some(Entry { key, priority, value: module.replace('-', "_") })
     };
     text.lines().filter_map(entry).collect()
 }
@@ -142,7 +137,7 @@ mod tests {
 
     #[test]
     fn lines_of_kept_modules_stay_as_they_are_under_the_newest_heading() {
-        let kept = Numbers::from([(ModuleName::new("a_b").unwrap(), 0)]);
+        let kept = |name: &str| ["a_b", "a-b"].contains(&name).then_some(0);
         let lines = |file: File, content| kept_lines(file, content, &kept).unwrap().replace(file.heading(), "# new\n");
         assert_eq!(
             lines(File::Alias, "# h\nalias a-* c\nalias p:[a-z] a_b\nalias x a-b\n"),

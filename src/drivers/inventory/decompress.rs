@@ -45,7 +45,11 @@ pub(super) fn read_rest(reader: &mut dyn Read, out: &mut Vec<u8>, limit: u64) ->
 }
 
 /// All bytes of a module, decompressed, in place of what `out` holds.
-pub(in crate::drivers) fn read_module(root: &Sysroot, module: &Module, out: &mut Vec<u8>) -> Result<(), InventoryError> {
+pub(in crate::drivers) fn read_module(
+    root: &Sysroot,
+    module: &Module,
+    out: &mut Vec<u8>,
+) -> Result<(), InventoryError> {
     out.clear();
     let file = root.file(&module.path)?;
     let read = reader(file, module.compression)
