@@ -19,7 +19,7 @@ cd "$project" || die "cannot enter $project"
 cargo_deny_version=0.20.2
 
 format() {
-    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/guest/kairos-init-test"
+    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here/lib/guest/kairos-init-test"
 }
 
 clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }
@@ -87,7 +87,7 @@ started=$SECONDS
 say
 step "the roots"
 # In a subshell: die ends that, and the table is printed all the same.
-if (root_boot && root_tools); then verdict=passed; else verdict=FAILED failed=1; fi
+if (root_boot && root_tools && root_kernels); then verdict=passed; else verdict=FAILED failed=1; fi
 table+=$(printf '%-8s  %-6s  %5d s' roots "$verdict" $((SECONDS - started)))$'\n'
 for name in "$@"; do timed "$name"; done
 

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
+pub(in crate::drivers) use decompress::read_module;
 pub use end::module_end;
 pub use error::{InventoryError, ModuleFileError};
 pub use firmware::Found;
