@@ -8,8 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use memchr::{memchr, memmem, memrchr};
 use object::read::ReadCache;
@@ -216,24 +215,33 @@ pub fn declarations<'a>(
 
 fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) -> Result<ModInfo, InventoryError> {
     let file = root.file(&module.path)?;
-    from_file(file, module.compression, buffer, short_cut)
+    from_reader(file, module.compression, buffer, short_cut)
         .map_err(|source| InventoryError::Module { path: module.path.clone(), source })
 }
 
-fn from_file(
-    file: File,
+/// The `.modinfo` of a module that is at hand as bytes: what [`read_modinfo`] does with a file, for those who have none, the
+/// fuzz targets above all. Without the `short_cut` as [`read_modinfo_fully`].
+///
+/// # Errors
+/// As [`read_modinfo`].
+pub fn from_bytes(bytes: &[u8], compression: Compression, short_cut: bool) -> Result<ModInfo, ModuleFileError> {
+    from_reader(Cursor::new(bytes), compression, &mut Vec::new(), short_cut)
+}
+
+fn from_reader(
+    mut input: impl Read + Seek,
     compression: Compression,
     buffer: &mut Vec<u8>,
     short_cut: bool,
 ) -> Result<ModInfo, ModuleFileError> {
     if compression == Compression::None {
-        if file.metadata()?.len() > MODULE_LIMIT {
+        if input.seek(SeekFrom::End(0))? > MODULE_LIMIT {
             return Err(ModuleFileError::TooLarge { limit: MODULE_LIMIT });
         }
-        return elf::modinfo_section(&ReadCache::new(file)).map(ModInfo::from_section);
+        return elf::modinfo_section(&ReadCache::new(input)).map(ModInfo::from_section);
     }
     buffer.clear();
-    let mut reader = decompress::reader(file, compression)?;
+    let mut reader = decompress::reader(input, compression)?;
     if short_cut && let Some(info) = until_list_ends(&mut *reader, buffer)? {
         return Ok(info);
     }
