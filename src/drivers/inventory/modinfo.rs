@@ -7,7 +7,7 @@
 //! and parsed as ELF, which is also what a test holds the short cut against, on every module of a real kernel.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use memchr::{memchr, memmem, memrchr};
@@ -135,10 +135,11 @@ impl ModInfo {
     /// freed of binary files say `/*(DEBLOBBED)*/`) names nothing that could be kept and is left out.
     #[must_use]
     pub fn firmware(&self) -> Vec<FirmwarePath> {
+        let mut seen = BTreeSet::new();
         let mut names = Vec::new();
         for value in self.values("firmware") {
             match FirmwarePath::new(&value) {
-                Ok(name) if !names.contains(&name) => names.push(name),
+                Ok(name) if seen.insert(name.clone()) => names.push(name),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "a module declares firmware that cannot be"),
             }
@@ -309,8 +310,8 @@ impl Scan {
                 return View::More;
             }
             match list_around(bytes, mark, self.end) {
-                // `vermagic=` in a string of the program: look behind it.
-                None => self.searched = mark + 1,
+                // `vermagic=` in strings of the program: look behind all of them, since each has the same list around it.
+                None => self.searched = self.end.saturating_sub(1).max(mark + 1),
                 Some(view) => return view,
             }
         }
@@ -441,6 +442,18 @@ mod tests {
         assert_eq!(look(b"\0name=%s\0", b"\0"), b"unclear");
         // Without its `license=` the list is none, and nothing better follows.
         assert_eq!(look(b"\0\x01", b"\0"), b"more");
+    }
+
+    #[test]
+    fn a_file_of_marks_takes_linear_time() {
+        let marks = b"\0vermagic=".repeat(200_000);
+        assert_eq!(look_once(&marks), View::More);
+        let both = [&marks, &b"\0.\0"[..], LIST, b"\0"].concat();
+        assert_eq!(look_once(&both), View::List(LIST));
+    }
+
+    fn look_once(bytes: &[u8]) -> View<'_> {
+        Scan::default().look(bytes)
     }
 
     #[test]
