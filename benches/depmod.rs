@@ -5,14 +5,15 @@
 // A bench has nobody to hand an error to.
 #![allow(clippy::expect_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use divan::Bencher;
 use kairos_init::drivers::depmod;
-use kairos_init::drivers::inventory::{Inventory, load};
+use kairos_init::drivers::inventory::{Declarations, Inventory, load};
 use kairos_init::drivers::select::{SelectOptions, select};
 use kairos_init::drivers::target::{Request, resolve};
+use kairos_init::drivers::wishes::Wishes;
 use kairos_init::names::ModuleName;
 use kairos_init::root::sysroot::Sysroot;
 
@@ -26,8 +27,8 @@ fn given() -> (Sysroot, Inventory, BTreeSet<ModuleName>) {
     let root = Sysroot::open(&path).expect("run tests/run.sh, which makes the root");
     let inventory = load(&root, None).expect("a sound root");
     let target = resolve(&[Request::Name("x86-generic")]).expect("a target");
-    let selection =
-        select(&inventory, &target, &SelectOptions::default(), &|_| Ok(BTreeMap::new())).expect("a selection");
+    let selection = select(&inventory, &Declarations::new(), &target, &Wishes::default(), &SelectOptions::default())
+        .expect("a selection");
     let kept = selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
     (root, inventory, kept)
 }

@@ -8,6 +8,7 @@
 # job      the main job on a Debian 13 root, slimmed and unslimmed
 # repeat   the main job again, elsewhere, later, with one worker and with two: equal byte for byte
 # oracles  tests/oracles.sh
+# fuzz     tests/fuzz.sh, 20 seconds for each target
 # boot     tests/boot.sh
 # Exit code 1 if a step failed.
 set -uo pipefail
@@ -16,22 +17,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/all.sh"
 cd "$project" || die "cannot enter $project"
 
-cargo_deny_version=0.20.2
-
 format() {
-    cargo fmt --all --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here/lib/guest/kairos-init-test"
+    cargo fmt --all --check && cargo fmt --manifest-path "$here/fuzz/Cargo.toml" --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here/lib/guest/kairos-init-test"
 }
 
 clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }
 
 deny() {
-    local deny=$cache/cargo-deny-$cargo_deny_version/bin/cargo-deny
-    if [ ! -x "$deny" ]; then
-        step "installing cargo-deny $cargo_deny_version in $cache (kept for the next time)"
-        # In a fresh folder outside the project: its .cargo/config.toml is for the project only.
-        (cd / && cargo install cargo-deny --version "$cargo_deny_version" --locked --debug --quiet --root "$cache/cargo-deny-$cargo_deny_version") ||
-            return 1
-    fi
+    local deny
+    deny=$(cargo_tool cargo-deny "$cargo_deny_version") || return 1
     "$deny" --log-level warn check bans licenses sources || return 1
     say "not checked: advisories, since the advisory database cannot be fetched where these tests run"
 }
@@ -61,16 +55,18 @@ repeat() (
 )
 
 oracles() { "$here/oracles.sh"; }
+fuzz() { "$here/fuzz.sh" 20; }
 boot() { "$here/boot.sh"; }
 
-steps=(format clippy deny test job repeat oracles boot)
+steps=(format clippy deny test job repeat oracles fuzz boot)
 [ $# -gt 0 ] || set -- "${steps[@]}"
 for name in "$@"; do
     [[ " ${steps[*]} " == *" $name "* ]] || die "no such step: $name (${steps[*]})"
 done
 
 need_rust
-install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" "${oracle_packages[@]}" "${test_packages[@]}"
+install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" "${oracle_packages[@]}" "${test_packages[@]}" \
+    "${fuzz_packages[@]}"
 table=""
 failed=0
 passed=0

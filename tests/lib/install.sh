@@ -5,6 +5,8 @@ quickstart_packages=(mmdebstrap debian-archive-keyring gcc libc6-dev file python
 boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv)
 oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
 test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time)
+# The fuzzer that libfuzzer-sys brings is C++.
+fuzz_packages=(g++)
 
 # install_packages PACKAGE...: only what is missing is installed, and only then are the package lists fetched.
 install_packages() {
@@ -22,6 +24,19 @@ install_packages() {
 
 # need_rust: Rust comes from its own installer, which is not ours to run.
 need_rust() { command -v cargo >/dev/null || die "cargo is not on PATH: install Rust first"; }
+
+cargo_deny_version=0.20.2
+cargo_fuzz_version=0.13.2
+# cargo_tool NAME VERSION: prints the path of a program that cargo builds, which is kept in the cache.
+cargo_tool() {
+    local name=$1 version=$2 home=$cache/$1-$2
+    if [ ! -x "$home/bin/$name" ]; then
+        step "installing $name $version in $cache (kept for the next time)" >&2
+        # In a fresh folder outside the project: its .cargo/config.toml is for the project only.
+        (cd / && cargo install "$name" --version "$version" --locked --debug --quiet --root "$home" >&2) || return 1
+    fi
+    say "$home/bin/$name"
+}
 
 # virt_fw_vars: path of the program that enrols keys in the variables of OVMF, from PyPI, in an environment of its own.
 virt_fw_vars=$cache/venv/bin/virt-fw-vars

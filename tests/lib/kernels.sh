@@ -6,6 +6,7 @@
 #   unpacked  the modules of 'base' as plain .ko
 #   zst, gz   the modules of 'cloud' as .ko.zst and .ko.gz
 #   symvers   Module.symvers of the kernel of 'base', from its headers, by release
+#   dracut    dracut-install of Debian 13, another program's closure
 #
 # Nothing but usr/lib/modules (and the link lib) is in them. Indexes are by kmod of 'tools' where nothing else is said.
 # shellcheck shell=bash
@@ -97,11 +98,15 @@ fill_symvers() {
         as_root find "$1/debs" -name Module.symvers -exec mv {} "$1/$release" \; && as_root rm -rf "$1/debs" && [ -s "$1/$release" ]
 }
 
+fill_dracut() {
+    debs "$1/debs" "$suite" amd64 dracut-install && as_root dpkg-deb -x "$1"/debs/dracut-install*.deb "$1" && as_root rm -rf "$1/debs"
+}
+
 root_kernels() {
     root_base
     root_tools
     local name
-    for name in debian12 cloud arm64; do make_root "$name" "$kernels_recipe" "fill_$name"; done
+    for name in debian12 cloud arm64 dracut; do make_root "$name" "$kernels_recipe" "fill_$name"; done
     for name in unpacked symvers; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/base")" "fill_$name"; done
     for name in zst gz; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/cloud")" "fill_$name"; done
 }

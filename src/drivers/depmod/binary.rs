@@ -29,8 +29,10 @@ const POSITION: u32 = 0x0FFF_FFFF;
 /// trie is bounded by this.
 const LONGEST_KEY: usize = 1024;
 
-/// Text read for each byte of the file. Keys have much in common: real indexes reach 3.
-const MOST_TEXT: usize = 64;
+/// Memory of entries for each byte of the file. Keys have much in common: real indexes reach 8.
+const MOST_MEMORY: usize = 64;
+/// That any file may take: what [`write`] makes of a long key with many values is denser than that.
+const FREE_MEMORY: usize = 1 << 20;
 
 /// One value under a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,7 +171,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
     // Depth first, so that the parent's key is still there when a child's turn comes: its length is enough.
     let mut key: Vec<u8> = Vec::new();
     let mut pending = vec![(header.number()?, 0, None)];
-    let mut room = bytes.len().saturating_mul(MOST_TEXT);
+    let mut room = bytes.len().saturating_mul(MOST_MEMORY).saturating_add(FREE_MEMORY);
     while let Some((offset, parent, character)) = pending.pop() {
         // Four bits of flags and a position: below 2^28, so it fits.
         let at = usize::try_from(offset & POSITION).unwrap_or(usize::MAX);
@@ -191,7 +193,8 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
         }
         if offset & HAS_CHILDREN != 0 {
             let (low, high) = (cursor.byte()?, cursor.byte()?);
-            if low > high || high >= 0x80 {
+            // A NUL ends a text, so that no key can hold one.
+            if low == 0 || low > high || high >= 0x80 {
                 return Err(wrong("children of characters that cannot be"));
             }
             for character in low..=high {
@@ -209,7 +212,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
             for _ in 0..cursor.number()? {
                 let priority = cursor.number()?;
                 let value = text(cursor.text()?).ok_or_else(|| wrong("a value that is not 7-bit text"))?;
-                let used = key.len() + value.len() + 1;
+                let used = size_of::<Entry>() + key.len() + value.len();
                 room = room.checked_sub(used).ok_or_else(|| wrong("more text than an index of this size has"))?;
                 out.push(Entry { key: key.clone(), priority, value });
             }
@@ -300,6 +303,20 @@ mod tests {
         bytes[14..18].copy_from_slice(&root);
         assert!(matches!(read(&bytes), Err(IndexError::Node { offset: 12, .. })));
         assert!(matches!(read(b"nothing"), Err(IndexError::Header(_))));
+    }
+
+    #[test]
+    fn a_long_key_may_have_many_values() {
+        let entries: Vec<_> = (0..400).map(|priority| entry(&"k".repeat(1000), priority, "")).collect();
+        assert_eq!(read(&write(entries.clone()).unwrap()), Ok(entries));
+    }
+
+    #[test]
+    fn no_key_holds_a_nul() {
+        let mut bytes = write(vec![entry("a", 0, "x"), entry("b", 0, "y")]).unwrap();
+        // The root's first child becomes that of NUL.
+        bytes[12] = 0;
+        assert!(matches!(read(&bytes), Err(IndexError::Node { offset: 12, .. })));
     }
 
     proptest! {

@@ -1,7 +1,6 @@
 //! Plain bytes of a module or firmware file, whatever its compression. Memory is bounded by the decoders' windows; how
 //! many bytes come out is the caller's to bound.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 
 use super::{Compression, InventoryError, Module, ModuleFileError};
@@ -17,8 +16,8 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 const INPUT_BUFFER: usize = 16 << 10;
 
 /// A module's or firmware file's plain bytes.
-pub(super) fn reader(file: File, compression: Compression) -> std::io::Result<Box<dyn Read>> {
-    let input = BufReader::with_capacity(INPUT_BUFFER, file);
+pub(super) fn reader<'a>(input: impl Read + 'a, compression: Compression) -> std::io::Result<Box<dyn Read + 'a>> {
+    let input = BufReader::with_capacity(INPUT_BUFFER, input);
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),

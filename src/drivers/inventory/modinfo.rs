@@ -7,9 +7,8 @@
 //! and parsed as ELF, which is also what a test holds the short cut against, on every module of a real kernel.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use memchr::{memchr, memmem, memrchr};
 use object::read::ReadCache;
@@ -135,10 +134,11 @@ impl ModInfo {
     /// freed of binary files say `/*(DEBLOBBED)*/`) names nothing that could be kept and is left out.
     #[must_use]
     pub fn firmware(&self) -> Vec<FirmwarePath> {
+        let mut seen = BTreeSet::new();
         let mut names = Vec::new();
         for value in self.values("firmware") {
             match FirmwarePath::new(&value) {
-                Ok(name) if !names.contains(&name) => names.push(name),
+                Ok(name) if seen.insert(name.clone()) => names.push(name),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "a module declares firmware that cannot be"),
             }
@@ -215,24 +215,33 @@ pub fn declarations<'a>(
 
 fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) -> Result<ModInfo, InventoryError> {
     let file = root.file(&module.path)?;
-    from_file(file, module.compression, buffer, short_cut)
+    from_reader(file, module.compression, buffer, short_cut)
         .map_err(|source| InventoryError::Module { path: module.path.clone(), source })
 }
 
-fn from_file(
-    file: File,
+/// The `.modinfo` of a module that is at hand as bytes: what [`read_modinfo`] does with a file, for those who have none, the
+/// fuzz targets above all. Without the `short_cut` as [`read_modinfo_fully`].
+///
+/// # Errors
+/// As [`read_modinfo`].
+pub fn from_bytes(bytes: &[u8], compression: Compression, short_cut: bool) -> Result<ModInfo, ModuleFileError> {
+    from_reader(Cursor::new(bytes), compression, &mut Vec::new(), short_cut)
+}
+
+fn from_reader(
+    mut input: impl Read + Seek,
     compression: Compression,
     buffer: &mut Vec<u8>,
     short_cut: bool,
 ) -> Result<ModInfo, ModuleFileError> {
     if compression == Compression::None {
-        if file.metadata()?.len() > MODULE_LIMIT {
+        if input.seek(SeekFrom::End(0))? > MODULE_LIMIT {
             return Err(ModuleFileError::TooLarge { limit: MODULE_LIMIT });
         }
-        return elf::modinfo_section(&ReadCache::new(file)).map(ModInfo::from_section);
+        return elf::modinfo_section(&ReadCache::new(input)).map(ModInfo::from_section);
     }
     buffer.clear();
-    let mut reader = decompress::reader(file, compression)?;
+    let mut reader = decompress::reader(input, compression)?;
     if short_cut && let Some(info) = until_list_ends(&mut *reader, buffer)? {
         return Ok(info);
     }
@@ -300,8 +309,8 @@ impl Scan {
                 return View::More;
             }
             match list_around(bytes, mark, self.end) {
-                // `vermagic=` in a string of the program: look behind it.
-                None => self.searched = mark + 1,
+                // `vermagic=` in strings of the program: look behind all of them, since each has the same list around it.
+                None => self.searched = self.end.saturating_sub(1).max(mark + 1),
                 Some(view) => return view,
             }
         }
@@ -432,6 +441,18 @@ mod tests {
         assert_eq!(look(b"\0name=%s\0", b"\0"), b"unclear");
         // Without its `license=` the list is none, and nothing better follows.
         assert_eq!(look(b"\0\x01", b"\0"), b"more");
+    }
+
+    #[test]
+    fn a_file_of_marks_takes_linear_time() {
+        let marks = b"\0vermagic=".repeat(200_000);
+        assert_eq!(look_once(&marks), View::More);
+        let both = [&marks, &b"\0.\0"[..], LIST, b"\0"].concat();
+        assert_eq!(look_once(&both), View::List(LIST));
+    }
+
+    fn look_once(bytes: &[u8]) -> View<'_> {
+        Scan::default().look(bytes)
     }
 
     #[test]

@@ -156,6 +156,8 @@ type Place<'a> = (&'a [u8], &'a [u8]);
 fn walk(pattern: &[u8], text: &[u8], kind: Kind) -> bool {
     let (mut rest, mut left) = (pattern, text);
     let (mut near, mut far): (Option<Place<'_>>, Option<Place<'_>>) = (None, None);
+    // A `[` with no more than this behind it has no `]`: known without looking for it again and again.
+    let behind_sets = pattern.iter().rev().position(|&b| b == b']').unwrap_or(pattern.len());
     loop {
         let step = match (rest, left) {
             ([], []) => return true,
@@ -174,7 +176,7 @@ fn walk(pattern: &[u8], text: &[u8], kind: Kind) -> bool {
             }
             (_, [b'/', ..]) if kind == Kind::Path && !matches!(rest, [b'/', ..]) => None,
             ([b'?', after @ ..], [_, tail @ ..]) => Some((after, tail)),
-            ([b'[', inside @ ..], [byte, tail @ ..]) => match set(inside, *byte) {
+            ([b'[', inside @ ..], [byte, tail @ ..]) if inside.len() > behind_sets => match set(inside, *byte) {
                 Some((true, after)) => Some((after, tail)),
                 Some((false, _)) => None,
                 None => (*byte == b'[').then_some((inside, tail)),
@@ -251,6 +253,13 @@ mod tests {
         assert!(!alias_matches(&format!("{pattern}b"), &"a".repeat(5000)));
         let deep = Glob::path(&format!("{}b", "**/a*/".repeat(40))).unwrap();
         assert!(!deep.matches(&"aa/".repeat(400)));
+    }
+
+    #[test]
+    fn many_open_brackets_take_no_longer() {
+        let open = "[".repeat(4000);
+        assert!(!alias_matches(&format!("*{open}x"), &open));
+        assert!(alias_matches(&format!("*[]]{open}"), &format!("a]{open}")));
     }
 
     /// The definition, without any cleverness: exponential, for short texts only.

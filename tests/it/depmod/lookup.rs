@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use kairos_init::drivers::inventory::Declarations;
 use kairos_init::drivers::select::{SelectOptions, select};
 use kairos_init::drivers::target::{Request, resolve};
+use kairos_init::drivers::wishes::Wishes;
 use kairos_init::names::ModuleName;
 
 use super::{BUILD, Case, indexes, kmod, run};
@@ -135,7 +137,8 @@ fn the_whole_tree_and_the_slimmed_one_answer_the_same_for_each_alias_of_kept_mod
 /// What x86-generic keeps.
 fn generic(case: &Case) -> BTreeSet<ModuleName> {
     let target = resolve(&[Request::Name("x86-generic")]).unwrap();
-    let selection = select(&case.inventory, &target, &SelectOptions::default(), &|_| Ok(BTreeMap::new())).unwrap();
+    let selection =
+        select(&case.inventory, &Declarations::new(), &target, &Wishes::default(), &SelectOptions::default()).unwrap();
     selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect()
 }
 
