@@ -170,7 +170,7 @@ impl Source<'_> {
             (Some(content), _) => {
                 text::kept_lines(file, &content, number).map_err(|error| self.wrong(file.name(), error))?
             }
-            (None, Some(field)) => self.from_modules(file, field, tree)?,
+            (None, Some(field)) => self.lines_of_modules(file, field, tree)?,
             (None, None) => return Ok(Vec::new()),
         };
         let binary = match file {
@@ -182,7 +182,7 @@ impl Source<'_> {
     }
 
     /// What the root's depmod did not write yet: from the modules themselves.
-    fn from_modules(self, file: File, field: &str, tree: &Tree<'_>) -> Result<String, DepmodError> {
+    fn lines_of_modules(self, file: File, field: &str, tree: &Tree<'_>) -> Result<String, DepmodError> {
         let modules: Vec<_> = tree.kept().collect();
         let lines = modules.into_par_iter().map(|module| {
             let info = read_modinfo(self.root, module)?;

@@ -43,13 +43,11 @@ fn sort(needs: &Needs, kept: &[bool], mut arrange: impl FnMut(usize, &mut [usize
         }
         let first = stack.len();
         for needed in needs.get(module).map(Vec::as_slice).unwrap_or_default() {
-            match users.get_mut(*needed) {
-                Some(1) => stack.push(*needed),
-                _ => {}
+            let Some(users) = users.get_mut(*needed) else { continue };
+            if *users == 1 {
+                stack.push(*needed);
             }
-            if let Some(users) = users.get_mut(*needed) {
-                *users = users.saturating_sub(1);
-            }
+            *users = users.saturating_sub(1);
         }
         let freed = stack.get_mut(first..).unwrap_or_default();
         if freed.len() > 1 {
