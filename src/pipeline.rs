@@ -1,5 +1,6 @@
 //! The whole run: a request in, an output folder out. The only file that knows every room.
 
+mod cache;
 mod error;
 mod request;
 mod slim;
@@ -200,7 +201,10 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     };
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
     progress.step("choosing drivers and firmware");
-    let declarations = inventory::declarations(&root, inventory.modules.by_name.values())?;
+    let (declarations, cache_warnings) = match &request.cache {
+        Some(directory) => cache::declarations(&root, &inventory, directory)?,
+        None => (inventory::declarations(&root, inventory.modules.by_name.values())?, Vec::new()),
+    };
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
@@ -215,7 +219,7 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
         every_signature: request.check_signatures,
     })?
     .findings;
-    report.warnings.splice(0..0, findings.iter().map(Finding::to_string));
+    report.warnings.splice(0..0, findings.iter().map(Finding::to_string).chain(cache_warnings));
     Ok(Plan { root, inventory, declarations, target, wishes, options, selection, findings, report })
 }
 

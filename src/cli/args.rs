@@ -84,6 +84,9 @@ pub(crate) struct SelectArgs {
     /// What to do with firmware that no driver declares and kmod-db does not know
     #[arg(long, value_enum, value_name = "WHAT", default_value = "keep")]
     pub(crate) unknown_firmware: UnknownFirmwareArg,
+    /// Keep what is read of modules in this folder, for a faster next run; others may read it, none but you and root write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// The kernel to take [default: the newest in the root]
     #[arg(long, value_name = "RELEASE")]
     pub(crate) kernel: Option<String>,

@@ -94,6 +94,7 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
             UnknownFirmwareArg::Keep => UnknownFirmware::Keep,
             UnknownFirmwareArg::Drop => UnknownFirmware::Drop,
         },
+        cache: args.cache.clone(),
         kernel: args.kernel.as_deref().map(KernelRelease::new).transpose().context("--kernel")?,
         check_signatures: false,
     })

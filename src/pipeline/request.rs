@@ -53,6 +53,8 @@ pub struct SelectRequest {
     pub firmware_versions: FirmwareVersions,
     /// What becomes of firmware of which nothing can be said.
     pub unknown_firmware: UnknownFirmware,
+    /// A folder with what earlier runs read of modules; none is read or written where none is named.
+    pub cache: Option<PathBuf>,
     /// The kernel; the newest where none is named.
     pub kernel: Option<KernelRelease>,
     /// Looks at the signature of every kept module, not of a sample: takes seconds.

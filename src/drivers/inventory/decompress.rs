@@ -1,7 +1,9 @@
 //! Plain bytes of a module or firmware file, whatever its compression. Memory is bounded by the decoders' windows; how
 //! many bytes come out is the caller's to bound.
 
-use std::io::{BufReader, Read};
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read};
+use std::rc::Rc;
 
 use super::{Compression, InventoryError, Module, ModuleFileError};
 use crate::root::sysroot::Sysroot;
@@ -17,7 +19,16 @@ const INPUT_BUFFER: usize = 16 << 10;
 
 /// A module's or firmware file's plain bytes.
 pub(super) fn reader<'a>(input: impl Read + 'a, compression: Compression) -> std::io::Result<Box<dyn Read + 'a>> {
-    let input = BufReader::with_capacity(INPUT_BUFFER, input);
+    counted(input, compression, Rc::default())
+}
+
+/// As [`reader`]; `taken` is told how many bytes of the file the decoder took: what came out follows from these alone.
+pub(super) fn counted<'a>(
+    input: impl Read + 'a,
+    compression: Compression,
+    taken: Rc<Cell<u64>>,
+) -> std::io::Result<Box<dyn Read + 'a>> {
+    let input = Counted { input: BufReader::with_capacity(INPUT_BUFFER, input), taken };
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
@@ -31,6 +42,31 @@ pub(super) fn reader<'a>(input: impl Read + 'a, compression: Compression) -> std
             Box::new(decoder)
         }
     })
+}
+
+/// Counts what its reader takes.
+struct Counted<R> {
+    input: R,
+    taken: Rc<Cell<u64>>,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.taken.set(self.taken.get().saturating_add(read as u64));
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.taken.set(self.taken.get().saturating_add(bytes as u64));
+        self.input.consume(bytes);
+    }
 }
 
 /// Appends what is left of `reader`, so that `out` holds at most `limit` bytes.

@@ -5,6 +5,7 @@
 //!
 //! This file has the types; [`load`] fills them. Nothing here decides what stays.
 
+pub mod cache;
 mod decompress;
 mod elf;
 mod end;

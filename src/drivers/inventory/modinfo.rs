@@ -7,8 +7,10 @@
 //! and parsed as ELF, which is also what a test holds the short cut against, on every module of a real kernel.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use memchr::{memchr, memmem, memrchr};
 use object::read::ReadCache;
@@ -215,7 +217,21 @@ pub fn declarations<'a>(
 
 fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) -> Result<ModInfo, InventoryError> {
     let file = root.file(&module.path)?;
-    from_reader(file, module.compression, buffer, short_cut)
+    match from_reader(file, module.compression, buffer, short_cut) {
+        Ok((info, _)) => Ok(info),
+        Err(source) => Err(InventoryError::Module { path: module.path.clone(), source }),
+    }
+}
+
+/// As [`read_modinfo`], with how many bytes of a compressed file that took; `None` where it was no beginning of the file that
+/// told all.
+pub(super) fn read_counted(
+    root: &Sysroot,
+    module: &Module,
+    buffer: &mut Vec<u8>,
+) -> Result<(ModInfo, Option<u64>), InventoryError> {
+    let file = root.file(&module.path)?;
+    from_reader(file, module.compression, buffer, true)
         .map_err(|source| InventoryError::Module { path: module.path.clone(), source })
 }
 
@@ -225,7 +241,7 @@ fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) 
 /// # Errors
 /// As [`read_modinfo`].
 pub fn from_bytes(bytes: &[u8], compression: Compression, short_cut: bool) -> Result<ModInfo, ModuleFileError> {
-    from_reader(Cursor::new(bytes), compression, &mut Vec::new(), short_cut)
+    from_reader(Cursor::new(bytes), compression, &mut Vec::new(), short_cut).map(|(info, _)| info)
 }
 
 fn from_reader(
@@ -233,20 +249,21 @@ fn from_reader(
     compression: Compression,
     buffer: &mut Vec<u8>,
     short_cut: bool,
-) -> Result<ModInfo, ModuleFileError> {
+) -> Result<(ModInfo, Option<u64>), ModuleFileError> {
     if compression == Compression::None {
         if input.seek(SeekFrom::End(0))? > MODULE_LIMIT {
             return Err(ModuleFileError::TooLarge { limit: MODULE_LIMIT });
         }
-        return elf::modinfo_section(&ReadCache::new(input)).map(ModInfo::from_section);
+        return elf::modinfo_section(&ReadCache::new(input)).map(|section| (ModInfo::from_section(section), None));
     }
     buffer.clear();
-    let mut reader = decompress::reader(input, compression)?;
+    let taken = Rc::new(Cell::new(0));
+    let mut reader = decompress::counted(input, compression, Rc::clone(&taken))?;
     if short_cut && let Some(info) = until_list_ends(&mut *reader, buffer)? {
-        return Ok(info);
+        return Ok((info, Some(taken.get())));
     }
     decompress::read_rest(&mut *reader, buffer, MODULE_LIMIT)?;
-    elf::modinfo_section(buffer.as_slice()).map(ModInfo::from_section)
+    elf::modinfo_section(buffer.as_slice()).map(|section| (ModInfo::from_section(section), None))
 }
 
 /// Decodes until the list is complete; `None` where it never clearly is. What was decoded stays in `buffer`.
