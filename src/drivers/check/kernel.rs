@@ -141,7 +141,7 @@ pub(super) fn tpm(config: Option<&KernelConfig>, inventory: &Inventory, selectio
             builtin.push(module);
         } else if selection.modules.get(&module).is_some_and(|item| item.kept) {
             if name == FTPM { &mut by_name } else { &mut modules }.push(module);
-        } else if USUAL_TPM.contains(&name) {
+        } else if USUAL_TPM.contains(&name) && !inventory.modules.by_name.contains_key(&module) {
             missing.push((module, symbol));
         }
     }

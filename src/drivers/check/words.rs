@@ -87,7 +87,7 @@ impl fmt::Display for Finding {
             ),
             Self::MissingTpm { driver: (module, symbol), others } => write!(
                 f,
-                "a machine whose TPM needs {module} will not unlock: this kernel is built without it (CONFIG_{symbol}); it has {}",
+                "a machine whose TPM needs {module} (CONFIG_{symbol}) will not unlock: it is neither built into this kernel nor a module in the root; there are {}",
                 First(others)
             ),
             Self::FirmwareCompression { form, files } => write!(
