@@ -2,6 +2,7 @@
 
 mod error;
 mod request;
+mod slim;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,7 +10,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::PipelineError;
-pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest};
+pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest, SlimRequest};
+pub use slim::{SlimOutcome, slim};
 
 use crate::boot::build::{self, BuildError, UkiRequest};
 use crate::boot::measure::Pcr11;
@@ -18,12 +20,13 @@ use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
 use crate::boot::uki::assemble::Payload;
 use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
+use crate::drivers::check::{self, Finding};
 use crate::drivers::inventory::{self, Declarations, Inventory};
 use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, Evidence, Explanation, SelectOptions, Selection};
 use crate::drivers::target::{self, Target};
 use crate::drivers::wishes::Wishes;
-use crate::drivers::{depmod, slim};
+use crate::drivers::{depmod, slim as slimming};
 use crate::image::{self, ImageError, Staging};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
@@ -90,6 +93,8 @@ pub struct Plan {
     pub options: SelectOptions,
     /// What of that stays.
     pub selection: Selection,
+    /// What the kernel's settings and the modules' signatures say of it; in the report's warnings, too.
+    pub findings: Vec<Finding>,
     /// The same for people and programs.
     pub report: Report,
 }
@@ -181,6 +186,7 @@ fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, Pi
 pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
     progress.step("reading the root");
     let root = Sysroot::open(&request.root)?;
+    slimming::refuse_interrupted(&root)?;
     let all = [Hardware::Name(EVERYTHING.to_owned())];
     let hardware = if request.hardware.is_empty() { &all[..] } else { &request.hardware };
     let requests: Vec<target::Request<'_>> = hardware.iter().map(Hardware::request).collect();
@@ -198,8 +204,31 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
-    let report = Report::plan(&inventory.kernel.release, &names, &selection);
-    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, report })
+    let mut report = Report::plan(&inventory.kernel.release, &names, &selection);
+    progress.step("checking the kernel's settings and the modules' signatures");
+    let findings = check::check(&check::Request {
+        root: &root,
+        inventory: &inventory,
+        selection: &selection,
+        target: &target,
+        declarations: &declarations,
+        every_signature: request.check_signatures,
+    })?
+    .findings;
+    report.warnings.splice(0..0, findings.iter().map(Finding::to_string));
+    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, findings, report })
+}
+
+/// Refuses a kernel that would not start from the UKI.
+fn refuse_unbootable(inventory: &Inventory, findings: &[Finding]) -> Result<(), PipelineError> {
+    let problems: Vec<String> =
+        findings.iter().filter(|finding| finding.keeps_from_booting()).map(Finding::to_string).collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(PipelineError::Kernel { release: inventory.kernel.release.clone(), problems: problems.join("; ") })
+        }
+    }
 }
 
 fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PipelineError> {
@@ -209,13 +238,28 @@ fn patterns(option: &'static str, texts: &[String]) -> Result<Vec<Pattern>, Pipe
     texts.iter().map(pattern).collect()
 }
 
+/// The indexes of what stays; none where no module goes: the root's own are right.
+fn indexes(
+    root: &Sysroot,
+    inventory: &Inventory,
+    selection: &Selection,
+) -> Result<BTreeMap<String, Vec<u8>>, PipelineError> {
+    let kept: BTreeSet<ModuleName> =
+        selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
+    Ok(match kept.len() == inventory.modules.by_name.len() {
+        true => BTreeMap::new(),
+        false => depmod::indexes(root, inventory, &kept)?,
+    })
+}
+
 /// The whole run: root to signed UKI.
 ///
 /// # Errors
 /// Anything that keeps the image from being whole; the output folder is then as it was.
 pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
     let keys = load_keys(&request.keys)?;
-    let Plan { root, inventory, mut selection, mut report, .. } = plan(&request.select, progress)?;
+    let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
+    refuse_unbootable(&inventory, &findings)?;
     report.warnings.extend(keys.warnings.iter().cloned());
     cancel.check()?;
 
@@ -236,21 +280,15 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let ucode = match stub.version() {
         Some(version) if version < STUB_WITH_UCODE => {
             report.warnings.push(format!("the stub (systemd {version}) does not load microcode from a UKI: it stays in the root, where only a late load finds it; use a stub of systemd {STUB_WITH_UCODE} or later"));
-            selection.keep_microcode(&format!("systemd-stub {version}"));
+            selection.keep_microcode(&format!("systemd-stub {version}"), "the stub's version");
             let plan = Report::plan(&inventory.kernel.release, &report.target, &selection);
             report = Report { warnings: report.warnings, ..plan };
             false
         }
         _ => inventory::has_microcode(&root)?,
     };
-    let kept: BTreeSet<ModuleName> =
-        selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.clone()).collect();
-    // Where no module goes, the root's own indexes are right.
-    let indexes = match kept.len() == inventory.modules.by_name.len() {
-        true => BTreeMap::new(),
-        false => depmod::indexes(&root, &inventory, &kept)?,
-    };
-    slim::apply(&mut tree, &inventory, &selection, indexes);
+    let indexes = indexes(&root, &inventory, &selection)?;
+    slimming::apply(&mut tree, &inventory, &selection, indexes);
     prepare(&mut tree, &init, request.source_date_epoch)?;
     refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);

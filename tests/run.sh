@@ -18,7 +18,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$project" || die "cannot enter $project"
 
 format() {
-    cargo fmt --all --check && cargo fmt --manifest-path "$here/fuzz/Cargo.toml" --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/guest/kairos-init-test"
+    cargo fmt --all --check && cargo fmt --manifest-path "$here/fuzz/Cargo.toml" --check &&
+        shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here/lib/guest/kairos-init-test"
 }
 
 clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }
@@ -83,7 +84,7 @@ started=$SECONDS
 say
 step "the roots"
 # In a subshell: die ends that, and the table is printed all the same.
-if (root_boot && root_tools); then verdict=passed; else verdict=FAILED failed=1; fi
+if (root_boot && root_tools && root_kernels); then verdict=passed; else verdict=FAILED failed=1; fi
 table+=$(printf '%-8s  %-6s  %5d s' roots "$verdict" $((SECONDS - started)))$'\n'
 for name in "$@"; do timed "$name"; done
 

@@ -44,6 +44,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Tell why a module, a firmware file or an alias is kept or dropped, and what keeps it
     Why(WhyArgs),
+    /// Remove from the root what the hardware does not need; a run that was killed can be run again
+    ///
+    /// For roots of containers and folders: the root of a running machine is refused. Goes: drivers and firmware that the
+    /// targets do not need, and the modules of other kernels than the newest (or --kernel). Stays: boot images of all kernels,
+    /// and microcode, which a UKI takes from the root. The indexes of the modules are made anew.
+    Slim(SlimArgs),
     /// Build, inspect or measure a Unified Kernel Image from files
     #[command(subcommand)]
     Uki(UkiCommand),
@@ -76,7 +82,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_enum, value_name = "WHICH", default_value = "newest")]
     pub(crate) firmware_versions: FirmwareVersionsArg,
     /// What to do with firmware that no driver declares and kmod-db does not know
-    #[arg(long, value_enum, value_name = "WHAT", default_value = "drop")]
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "keep")]
     pub(crate) unknown_firmware: UnknownFirmwareArg,
     /// The kernel to take [default: the newest in the root]
     #[arg(long, value_name = "RELEASE")]
@@ -107,6 +113,10 @@ pub(crate) struct PlanArgs {
     /// Which root, and what of it.
     #[command(flatten)]
     pub(crate) select: SelectArgs,
+    /// Look at the signature of every kept module and at the keys in the kernel image; takes seconds [default: a sample of
+    /// the kernel's own modules, and every other]
+    #[arg(long)]
+    pub(crate) check_signatures: bool,
 }
 
 /// `why`.
@@ -121,6 +131,28 @@ pub(crate) struct WhyArgs {
     /// Which root, and what of it.
     #[command(flatten)]
     pub(crate) select: SelectArgs,
+}
+
+/// `slim`.
+#[derive(Debug, Args)]
+pub(crate) struct SlimArgs {
+    /// Which root, and what of it.
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
+    /// What may be changed.
+    #[command(flatten)]
+    pub(crate) in_place: InPlaceArgs,
+}
+
+/// What may be changed in place.
+#[derive(Debug, Args)]
+pub(crate) struct InPlaceArgs {
+    /// Change the root in place even if it is a running machine's, or has file systems mounted where its drivers are
+    #[arg(long)]
+    pub(crate) allow_host: bool,
+    /// Show what would be removed from the root, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// What kind of image.
@@ -157,9 +189,12 @@ pub(crate) struct RunArgs {
     /// Stages to run; repeatable
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) stage: Vec<StageArg>,
-    /// Write artifacts to this folder; the root is not changed
+    /// Write artifacts to this folder; the root is not changed [default: no artifacts, the root is slimmed in place]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// What may be changed.
+    #[command(flatten)]
+    pub(crate) in_place: InPlaceArgs,
     /// Keys to sign with.
     #[command(flatten)]
     pub(crate) keys: KeyArgs,

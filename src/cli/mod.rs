@@ -5,6 +5,7 @@ mod keys;
 mod plan;
 pub(crate) mod render;
 mod run;
+mod slim;
 mod uki;
 mod why;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         None => run::run(cli.run, &global),
         Some(Command::Plan(args)) => plan::run(&args, &global),
         Some(Command::Why(args)) => why::run(&args, &global),
+        Some(Command::Slim(args)) => slim::run(&args, &global),
         Some(Command::Uki(command)) => uki::run(command, &global),
         Some(Command::Keys(command)) => keys::run(command, &global),
         Some(Command::Version) => render::print(&format!("kairos-init {}\n", env!("CARGO_PKG_VERSION"))),
@@ -93,6 +95,7 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
             UnknownFirmwareArg::Drop => UnknownFirmware::Drop,
         },
         kernel: args.kernel.as_deref().map(KernelRelease::new).transpose().context("--kernel")?,
+        check_signatures: false,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use kairos_init::pipeline;
-use kairos_init::size::{Class, RuleSum, human};
+use kairos_init::size::{Class, Report, RuleSum, human};
 
 use super::args::{GlobalArgs, PlanArgs};
 use super::render::{self, Reporter, count};
@@ -13,7 +13,8 @@ use super::render::{self, Reporter, count};
 const DIRECTORIES: usize = 20;
 
 pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
-    let request = super::select_request(&args.select)?;
+    let mut request = super::select_request(&args.select)?;
+    request.check_signatures = args.check_signatures;
     let reporter = Reporter::new(global);
     let plan = pipeline::plan(&request, &reporter);
     reporter.finish();
@@ -22,11 +23,15 @@ pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
         return render::print_json(&plan.report);
     }
     render::warn(&plan.report.warnings);
-    let mut text = render::summary(&plan.report);
-    text +=
-        &format!("\nkept by rule, with all that follows from it\n  {:>18}   {:>18}   rule\n", "modules", "firmware");
-    text += &rules(&plan.report.rules);
-    for (title, class) in [("modules", &plan.report.modules), ("firmware", &plan.report.firmware)] {
+    render::print(&(render::summary(&plan.report) + &tables(&plan.report)))
+}
+
+/// What is kept by rule, and what is kept and dropped by directory.
+pub(super) fn tables(report: &Report) -> String {
+    let mut text =
+        format!("\nkept by rule, with all that follows from it\n  {:>18}   {:>18}   rule\n", "modules", "firmware");
+    text += &rules(&report.rules);
+    for (title, class) in [("modules", &report.modules), ("firmware", &report.firmware)] {
         text += &format!("\n{:<30} {:>18}   {:>18}\n", format!("{title} by directory"), "kept", "dropped");
         text += &directories(class);
         if class.dropped > 0 {
@@ -34,7 +39,7 @@ pub(super) fn run(args: &PlanArgs, global: &GlobalArgs) -> Result<()> {
             text += &dropped(class);
         }
     }
-    render::print(&text)
+    text
 }
 
 #[derive(Default)]

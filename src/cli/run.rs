@@ -15,8 +15,21 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
         bail!("this version builds --target uki only");
     }
     let Some(output) = args.output.clone() else {
-        bail!("this version does not slim a root in place: name a folder for the artifacts with --output");
+        if args.select.hardware.is_empty() {
+            bail!(
+                "nothing to do: name a folder for the artifacts with --output, or slim the root in place with --hardware"
+            );
+        }
+        if args.keys.sb_key.is_some() || args.keys.sb_cert.is_some() || args.keys.pcr_key.is_some() {
+            bail!(
+                "without --output the root is slimmed in place and nothing is signed: name a folder, or give no keys"
+            );
+        }
+        return super::slim::slim(&args.select, &args.in_place, global);
     };
+    if args.in_place.dry_run {
+        bail!("--dry-run is for slimming in place: use it without --output, or see `kairos-init plan`");
+    }
     let keys = super::key_files(&args.keys)?;
     if !args.unsigned && (keys.secure_boot.is_none() || keys.pcr.is_none()) {
         bail!(

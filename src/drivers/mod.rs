@@ -1,5 +1,6 @@
 //! What the hardware needs: what a root has of modules and firmware, what a target asks for, and what stays.
 
+pub mod check;
 pub mod depmod;
 pub mod inventory;
 pub mod select;

@@ -9,10 +9,11 @@ use crate::cancel::Cancelled;
 use crate::drivers::depmod::DepmodError;
 use crate::drivers::inventory::InventoryError;
 use crate::drivers::select::SelectError;
+use crate::drivers::slim::SlimError;
 use crate::drivers::target::TargetError;
 use crate::drivers::target::glob::GlobError;
 use crate::image::ImageError;
-use crate::names::{NameError, TreePath};
+use crate::names::{KernelRelease, NameError, TreePath};
 use crate::root::initrd::InitrdError;
 use crate::root::scan::ScanError;
 use crate::root::sysroot::SysrootError;
@@ -36,6 +37,9 @@ pub enum PipelineError {
     /// Writing indexes.
     #[error(transparent)]
     Depmod(#[from] DepmodError),
+    /// Slimming in place.
+    #[error(transparent)]
+    Slim(#[from] SlimError),
     /// Listing the root.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -86,6 +90,14 @@ pub enum PipelineError {
         key: PathBuf,
         /// Its path in the root.
         path: TreePath,
+    },
+    /// The kernel's own settings say that it would not start.
+    #[error("kernel {release} would not start from a UKI: {problems}")]
+    Kernel {
+        /// Which.
+        release: KernelRelease,
+        /// The findings.
+        problems: String,
     },
     /// Something that the image needs is not there.
     #[error("{what} is missing: {advice}")]

@@ -55,6 +55,19 @@ pub struct SelectRequest {
     pub unknown_firmware: UnknownFirmware,
     /// The kernel; the newest where none is named.
     pub kernel: Option<KernelRelease>,
+    /// Looks at the signature of every kept module, not of a sample: takes seconds.
+    pub check_signatures: bool,
+}
+
+/// Slimming a root in place.
+#[derive(Debug, Clone)]
+pub struct SlimRequest {
+    /// Which root, and what of it.
+    pub select: SelectRequest,
+    /// Also if the root is a running machine's, or has file systems mounted where its drivers are.
+    pub allow_host: bool,
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
 }
 
 /// Files with keys.

@@ -1,6 +1,8 @@
-//! The root file system: reading it without leaving it, the manifest of what goes into an image, and the initrd.
+//! The root file system: reading and changing it without leaving it, the manifest of what goes into an image, and the initrd.
 
+pub mod host;
 pub mod initrd;
 pub mod scan;
 pub mod sysroot;
 pub mod tree;
+pub mod writer;

@@ -2,7 +2,7 @@
 //!
 //! The root is hostile input: its symbolic links may be absolute, may climb with `..`, may loop. Every path is resolved by
 //! the kernel *inside* the root (`openat2` with `RESOLVE_IN_ROOT`, Linux 5.6), so that `/etc/passwd` in a link is the root's
-//! own. This view only reads.
+//! own. This view only reads; what changes a root is [`RootWriter`](super::writer::RootWriter).
 
 use std::fs::File;
 use std::io::Read;
@@ -152,7 +152,7 @@ impl Sysroot {
         self.open_with(path, flags, ResolveFlags::empty(), action)
     }
 
-    fn open_with(
+    pub(super) fn open_with(
         &self,
         path: &TreePath,
         flags: OFlags,

@@ -17,8 +17,8 @@ const RELEASE: &str = "6.12.107-test";
 const MODULES: [&str; 8] = ["nvme", "nvme-core", "efivarfs", "iwlwifi", "cfg80211", "e1000e", "loop", "snd"];
 
 /// A folder with a root, keys and an output folder that is not there yet.
-struct Case {
-    dir: TempDir,
+pub(crate) struct Case {
+    pub(crate) dir: TempDir,
 }
 
 fn find(below: &Path, name: &str) -> Option<PathBuf> {
@@ -41,18 +41,18 @@ fn keys() -> &'static Path {
     Box::leak(dir.path().join("keys").into_boxed_path())
 }
 
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-init"));
     command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
     command
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let case = Self { dir: tempfile::tempdir().unwrap() };
         let root = case.root();
         for directory in ["usr/lib/systemd/boot/efi", "usr/lib/firmware", "boot", "etc", "run", "tmp", "usr/bin"] {
@@ -83,11 +83,11 @@ impl Case {
         assert!(depmod.status.success(), "{}", stderr(&depmod));
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
-    fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.dir.path().join("out")
     }
 
@@ -114,7 +114,7 @@ impl Case {
     }
 }
 
-fn refused(command: &mut Command, root: &Path, out: &Path, words: &[&str]) {
+pub(crate) fn refused(command: &mut Command, root: &Path, out: &Path, words: &[&str]) {
     let (root_before, out_before) = (listing(root), listing(out));
     let output = command.output().unwrap();
     let message = stderr(&output);

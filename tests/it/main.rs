@@ -4,11 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod architecture;
+mod check;
 mod cli;
+mod closure;
 mod depmod;
 mod initrd;
 mod inventory;
 mod roots;
 mod select;
 mod sign;
+mod slim;
 mod uki;
+mod why;

@@ -19,9 +19,19 @@ pub(crate) fn base() -> PathBuf {
     existing(std::env::var_os("KAIROS_INIT_TEST_ROOT").map_or_else(|| cache().join("base"), PathBuf::from))
 }
 
+/// The module tree of another kernel, or of the same in another form: `debian12`, `cloud`, ... of `tests/lib/kernels.sh`.
+pub(crate) fn modules_of(name: &str) -> PathBuf {
+    existing(cache().join(name))
+}
+
 /// Debian 13 with its own tools: ukify, systemd-measure, kmod.
 pub(crate) fn tools() -> PathBuf {
     existing(cache().join("tools"))
+}
+
+/// dracut-install of Debian 13.
+pub(crate) fn dracut_install() -> PathBuf {
+    existing(cache().join("dracut/usr/lib/dracut/dracut-install"))
 }
 
 /// A folder inside of [`tools`], for files that its programs read and write.

@@ -7,5 +7,7 @@ lib=$(dirname "${BASH_SOURCE[0]}")
 . "$lib/install.sh"
 # shellcheck source=lib/root.sh
 . "$lib/root.sh"
+# shellcheck source=lib/kernels.sh
+. "$lib/kernels.sh"
 # shellcheck source=lib/job.sh
 . "$lib/job.sh"

@@ -12,7 +12,7 @@
 //! The character that leads to a child is not repeated in the child's prefix. The writer lays nodes out in pre-order with
 //! the root behind the header, as kmod does since version 34; the reader takes any order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// First four bytes.
 const MAGIC: u32 = 0xB007_F457;
@@ -79,10 +79,9 @@ pub enum IndexError {
 ///
 /// # Errors
 /// A key or value is not 7-bit text; more than 256 MiB.
-pub fn write(entries: Vec<Entry>) -> Result<Vec<u8>, IndexError> {
-    let mut by_key: BTreeMap<String, Vec<(u32, String)>> = BTreeMap::new();
-    for Entry { key, priority, value } in entries {
-        for text in [&key, &value] {
+pub fn write(mut entries: Vec<Entry>) -> Result<Vec<u8>, IndexError> {
+    for Entry { key, value, .. } in &entries {
+        for text in [key, value] {
             if !text.is_ascii() || text.contains('\0') {
                 return Err(IndexError::Text(text.clone()));
             }
@@ -90,48 +89,40 @@ pub fn write(entries: Vec<Entry>) -> Result<Vec<u8>, IndexError> {
         if key.len() > LONGEST_KEY {
             return Err(IndexError::LongKey(key.len()));
         }
-        by_key.entry(key).or_default().push((priority, value));
     }
-    let mut sorted: Vec<Key> = Vec::with_capacity(by_key.len());
-    for (key, mut values) in by_key {
-        values.reverse();
-        values.sort_by_key(|(priority, _)| *priority);
-        sorted.push(Key { text: key.into_bytes(), values });
-    }
+    entries.reverse();
+    entries.sort_by(|a, b| (&a.key, a.priority).cmp(&(&b.key, b.priority)));
     let mut out = Vec::new();
     put(&mut out, MAGIC);
     put(&mut out, VERSION);
     put(&mut out, 0);
-    let root = node(&mut out, &sorted, 0)?;
+    let root = node(&mut out, &entries, 0)?;
     patch(&mut out, HEADER - 4, root)?;
     Ok(out)
 }
 
-struct Key {
-    text: Vec<u8>,
-    values: Vec<(u32, String)>,
-}
-
-/// Writes the node of `keys`, which are sorted and have their first `depth` characters in common, and those below it.
+/// Writes the node of `entries`, which are sorted and whose keys have their first `depth` characters in common, and those
+/// below it.
 /// Gives its offset with flags.
-fn node(out: &mut Vec<u8>, keys: &[Key], depth: usize) -> Result<u32, IndexError> {
+fn node(out: &mut Vec<u8>, entries: &[Entry], depth: usize) -> Result<u32, IndexError> {
     let position = u32::try_from(out.len()).ok().filter(|at| *at <= POSITION).ok_or(IndexError::TooLarge)?;
-    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(position) };
-    let tail = |key: &Key| key.text.get(depth..).unwrap_or_default().to_vec();
-    let prefix: Vec<u8> = tail(first).into_iter().zip(tail(last)).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
-    let end = depth + prefix.len();
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(position) };
+    let first = first.key.as_bytes().get(depth..).unwrap_or_default();
+    let last = last.key.as_bytes().get(depth..).unwrap_or_default();
+    // The root never has a prefix, since kmod begins with an empty one.
+    let is_root = out.len() == HEADER;
+    let common = first.iter().zip(last).take_while(|(a, b)| !is_root && a == b).count();
+    let prefix = first.get(..common).unwrap_or_default();
+    let end = depth + common;
     let mut offset = position;
     if !prefix.is_empty() {
         offset |= HAS_PREFIX;
-        out.extend_from_slice(&prefix);
+        out.extend_from_slice(prefix);
         out.push(0);
     }
-    let (values, longer) = match keys.split_first() {
-        Some((key, rest)) if key.text.len() == end => (key.values.as_slice(), rest),
-        _ => (&[][..], keys),
-    };
-    let arc = |key: &Key| key.text.get(end).copied().unwrap_or_default();
-    let children: Vec<&[Key]> = longer.chunk_by(|a, b| arc(a) == arc(b)).collect();
+    let (values, longer) = entries.split_at(entries.partition_point(|entry| entry.key.len() == end));
+    let arc = |entry: &Entry| entry.key.as_bytes().get(end).copied().unwrap_or_default();
+    let children = longer.chunk_by(|a, b| arc(a) == arc(b));
     let mut slots = out.len();
     if let (Some(low), Some(high)) = (longer.first().map(arc), longer.last().map(arc)) {
         offset |= HAS_CHILDREN;
@@ -142,7 +133,7 @@ fn node(out: &mut Vec<u8>, keys: &[Key], depth: usize) -> Result<u32, IndexError
     if !values.is_empty() {
         offset |= HAS_VALUES;
         put(out, u32::try_from(values.len()).map_err(|_| IndexError::TooLarge)?);
-        for (priority, value) in values {
+        for Entry { priority, value, .. } in values {
             put(out, *priority);
             out.extend_from_slice(value.as_bytes());
             out.push(0);
@@ -280,10 +271,11 @@ mod tests {
 
     #[test]
     fn the_bytes_are_the_documented_ones() {
-        let bytes = write(vec![entry("ab", 1, "x"), entry("ad", 2, "y")]).unwrap();
-        let mut expected = vec![0xb0, 0x07, 0xf4, 0x57, 0, 2, 0, 1, 0xa0, 0, 0, 0x0c];
+        let bytes = write(vec![entry("xab", 1, "x"), entry("xad", 2, "y")]).unwrap();
+        let mut expected = vec![0xb0, 0x07, 0xf4, 0x57, 0, 2, 0, 1, 0x20, 0, 0, 0x0c];
+        expected.extend(b"xx\xa0\0\0\x12");
         expected.extend(b"a\0bd");
-        expected.extend([0x40, 0, 0, 0x1c, 0, 0, 0, 0, 0x40, 0, 0, 0x26]);
+        expected.extend([0x40, 0, 0, 0x22, 0, 0, 0, 0, 0x40, 0, 0, 0x2c]);
         expected.extend([0, 0, 0, 1, 0, 0, 0, 1, b'x', 0]);
         expected.extend([0, 0, 0, 1, 0, 0, 0, 2, b'y', 0]);
         assert_eq!(bytes, expected);

@@ -3,8 +3,11 @@
 
 use std::io::{BufReader, Read};
 
-use super::{Compression, ModuleFileError};
+use super::{Compression, InventoryError, Module, ModuleFileError};
+use crate::root::sysroot::Sysroot;
 
+/// Bytes that a module may have when decompressed. The largest of Debian's 6.12 has 21 MiB.
+pub(super) const MODULE_LIMIT: u64 = 256 << 20;
 /// Memory that an xz decoder may take. The kernel build uses a dictionary of 1 MiB, `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 /// Largest zstd window, as a power of two: 128 MiB, what `zstd -d` takes without being asked.
@@ -38,4 +41,18 @@ pub(super) fn read_rest(reader: &mut dyn Read, out: &mut Vec<u8>, limit: u64) ->
     let room = limit.saturating_sub(out.len() as u64);
     let read = reader.take(room.saturating_add(1)).read_to_end(out)?;
     if read as u64 > room { Err(ModuleFileError::TooLarge { limit }) } else { Ok(()) }
+}
+
+/// All bytes of a module, decompressed, in place of what `out` holds.
+pub(in crate::drivers) fn read_module(
+    root: &Sysroot,
+    module: &Module,
+    out: &mut Vec<u8>,
+) -> Result<(), InventoryError> {
+    out.clear();
+    let file = root.file(&module.path)?;
+    let read = reader(file, module.compression)
+        .map_err(ModuleFileError::from)
+        .and_then(|mut reader| read_rest(&mut *reader, out, MODULE_LIMIT));
+    read.map_err(|source| InventoryError::Module { path: module.path.clone(), source })
 }

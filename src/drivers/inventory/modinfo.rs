@@ -17,10 +17,9 @@ use rayon::prelude::*;
 use crate::names::{FirmwarePath, ModuleName};
 use crate::root::sysroot::Sysroot;
 
-use super::{Compression, InventoryError, Module, ModuleFileError, decompress, elf};
+use super::decompress::{self, MODULE_LIMIT};
+use super::{Compression, InventoryError, Module, ModuleFileError, elf};
 
-/// Bytes that a module may have when decompressed. The largest of Debian's 6.12 has 21 MiB.
-const MODULE_LIMIT: u64 = 256 << 20;
 /// Bytes decoded between two looks for the end of the list: half of them are decoded in vain for each module, at about
 /// 15 ns each.
 const STEP: usize = 2 << 10;

@@ -235,18 +235,25 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What modprobe would load for a name: the module of that name, else who has the alias.
+    /// What modprobe would load for a name: the module of that name, else who has the alias. It looks for a built-in of
+    /// that name last (`kmod_module_new_from_lookup`): `crc32` is built in, and an alias of crc32_generic all the same.
     fn named(&self, name: &str) -> Vec<Owner<'a>> {
         let modules = &self.inventory.modules;
-        if let Ok(name) = ModuleName::new(name) {
-            if let Some((name, _)) = modules.by_name.get_key_value(&name) {
-                return vec![Owner::Module(name)];
-            }
-            if let Some(name) = modules.builtin.get(&name) {
-                return vec![Owner::Builtin(name)];
-            }
+        let module = ModuleName::new(name).ok();
+        if let Some((name, _)) = module.as_ref().and_then(|name| modules.by_name.get_key_value(name)) {
+            return vec![Owner::Module(name)];
         }
-        self.aliases.owners(name)
+        let mut owners = self.aliases.owners(name);
+        owners.extend(module.and_then(|name| modules.builtin.get(&name)).map(Owner::Builtin));
+        owners
+    }
+
+    fn names_matching(&self, glob: &'a Glob) -> impl Iterator<Item = &'a ModuleName> {
+        let literal = glob.literal().replace('-', "_");
+        let names =
+            self.inventory.modules.by_name.range::<str, _>((Bound::Included(literal.as_str()), Bound::Unbounded));
+        let names = names.map(|(name, _)| name).take_while(move |name| name.as_str().starts_with(&literal));
+        names.filter(|name| glob.matches(name.as_str()))
     }
 
     fn curated(&self) -> BTreeMap<&'a ModuleName, Vec<Curated<'a>>> {
@@ -354,7 +361,9 @@ impl<'a> Graph<'a> {
                 Curated::Request(entry) => {
                     for glob in &entry.aliases {
                         let source = format!("{}, alias {}", entry.source, glob.as_str());
-                        for owner in self.aliases.covered(glob) {
+                        // modprobe takes names as well as aliases.
+                        let named = self.names_matching(glob).map(Owner::Module);
+                        for owner in named.chain(self.aliases.covered(glob)) {
                             if let Owner::Module(name) = owner {
                                 self.ask(from, Edge::Request, name, &source, closure);
                             }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::drivers::inventory::{Declarations, Firmware, FirmwareKind, Found, Inventory};
+use crate::drivers::target::glob::Glob;
 use crate::drivers::target::versions::Versioned;
 use crate::drivers::target::{Asks, Family, FamilyFiles, Matcher, Target, Version, Versions};
 use crate::names::{FirmwarePath, ModuleName, TreePath};
@@ -59,6 +60,8 @@ struct Claims {
     absent: Option<ModuleName>,
     /// A kept driver that asks for other versions.
     other: Option<ModuleName>,
+    /// Where kmod-db says that nobody asks for it.
+    unasked: Option<String>,
 }
 
 /// What is known while deciding.
@@ -107,6 +110,13 @@ impl Question<'_> {
         }
         for family in &self.target.families {
             keeper.family(family);
+        }
+        for unasked in &self.target.unasked {
+            for glob in &unasked.files {
+                for path in keeper.matching(glob) {
+                    keeper.claims.entry(path).or_default().unasked.get_or_insert_with(|| unasked.source.to_string());
+                }
+            }
         }
         let (items, unknown) = keeper.items();
         Decided { items, missing: keeper.missing, unknown, warnings }
@@ -202,15 +212,20 @@ impl Keeper<'_> {
     /// Everything that a family's pattern means.
     fn look_up(&self, files: &FamilyFiles) -> Vec<Found> {
         match files {
+            FamilyFiles::Versions(versions) if versions.as_str().contains("**") => {
+                let names = self.firmware.entries.keys().flat_map(|path| names::of(self.firmware, path));
+                let names = names.filter(|name| versions.parse(name).is_some());
+                let names: BTreeSet<_> = names.filter_map(|name| FirmwarePath::new(name).ok()).collect();
+                names.iter().flat_map(|name| self.firmware.lookup(name)).collect()
+            }
             FamilyFiles::Versions(versions) => {
                 let found = FirmwarePath::new(versions.any()).map(|any| self.firmware.lookup(&any)).unwrap_or_default();
                 found.into_iter().filter(|found| versions.parse(found.name.as_str()).is_some()).collect()
             }
             FamilyFiles::All(glob) if glob.as_str().contains("**") => {
                 let mut all = BTreeMap::new();
-                for path in self.firmware.entries.keys() {
-                    let names = names::of(self.firmware, path).filter(|name| glob.matches(name));
-                    for name in names.filter_map(|name| FirmwarePath::new(name).ok()) {
+                for path in self.matching(glob) {
+                    for name in names::of(self.firmware, &path).filter_map(|name| FirmwarePath::new(name).ok()) {
                         for found in self.firmware.lookup(&name) {
                             all.insert(found.name.clone(), found);
                         }
@@ -222,6 +237,19 @@ impl Keeper<'_> {
                 FirmwarePath::new(glob.as_str()).map(|name| self.firmware.lookup(&name)).unwrap_or_default()
             }
         }
+    }
+
+    /// The entries with a name that a pattern matches.
+    fn matching(&self, glob: &Glob) -> Vec<TreePath> {
+        let mut out = Vec::new();
+        for directory in &self.firmware.directories {
+            let Ok(from) = directory.join(glob.literal()) else { continue };
+            // The literal part may end within a component: what begins with these bytes stands together.
+            let near = self.firmware.entries.range(from.clone()..).map(|(path, _)| path);
+            let near = near.take_while(|path| path.as_bytes().starts_with(from.as_bytes()));
+            out.extend(near.filter(|path| names::of(self.firmware, path).any(|name| glob.matches(name))).cloned());
+        }
+        out
     }
 
     /// Files of which the drivers load one version each.
@@ -264,8 +292,10 @@ impl Keeper<'_> {
                     }
                     continue;
                 }
+                // Where a driver counts down from is known by what it declares; without that, the newest may be too new.
+                let known = versions.asks() != Asks::Older || !names.is_empty();
                 match &newest {
-                    Some(newer) if self.question.options.firmware_versions == FirmwareVersions::Newest => {
+                    Some(newer) if known && self.question.options.firmware_versions == FirmwareVersions::Newest => {
                         for path in found.keep {
                             self.older.entry(path).or_insert_with(|| newer.clone());
                         }
@@ -354,6 +384,23 @@ impl Keeper<'_> {
         [path].into_iter().chain(chain_of(kind)).find_map(|path| self.question.drop.firmware.get(path).copied())
     }
 
+    /// Why an entry stays out that nothing kept asks for. A further name of a file is as well known as the file.
+    fn not_asked(&self, path: &TreePath, kind: &FirmwareKind) -> Reason {
+        let end = match kind {
+            FirmwareKind::DirectoryLink { target, .. } => {
+                self.claims.range(target.clone()..).map(|(path, _)| path).find(|path| path.starts_with(target))
+            }
+            _ => chain_of(kind).last(),
+        };
+        match self.claims.get(path).or_else(|| self.claims.get(end?)).map(Claims::reason) {
+            Some(reason) => reason,
+            None => match end.filter(|end| self.kept.contains_key(*end)) {
+                Some(end) => Reason::OtherName(end.clone()),
+                None => Reason::Unknown,
+            },
+        }
+    }
+
     fn items(&mut self) -> (BTreeMap<TreePath, Item>, BTreeSet<TreePath>) {
         let firmware = self.firmware;
         let mut unknown = BTreeSet::new();
@@ -371,10 +418,7 @@ impl Keeper<'_> {
             } else if let Some(newer) = self.older.get(path) {
                 Reason::OlderVersion(newer.clone())
             } else {
-                // A further name of a file is as well known as the file.
-                let end = chain_of(kind).last();
-                let claims = self.claims.get(path).or_else(|| self.claims.get(end?));
-                let reason = claims.map_or(Reason::Unknown, Claims::reason);
+                let reason = self.not_asked(path, kind);
                 if reason == Reason::Unknown {
                     unknown.insert(path.clone());
                 }
@@ -406,6 +450,7 @@ impl Claims {
             Self { blocked: Some((driver, line)), .. } => Reason::DriverBlacklisted(driver.clone(), line.clone()),
             Self { dropped, .. } if !dropped.is_empty() => Reason::DriverDropped(dropped.clone()),
             Self { absent: Some(driver), .. } => Reason::DriverAbsent(driver.clone()),
+            Self { unasked: Some(source), .. } => Reason::Unasked(source.clone()),
             _ => Reason::Unknown,
         }
     }

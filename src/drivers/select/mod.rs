@@ -89,6 +89,10 @@ pub enum Reason {
     OlderVersion(TreePath),
     /// A version that its driver, which is kept, does not ask for.
     OtherVersion(ModuleName),
+    /// A link to a file that is kept, by a name that no driver asks for.
+    OtherName(TreePath),
+    /// Firmware that no driver asks for by this name, as the named entry of kmod-db says.
+    Unasked(String),
     /// Firmware that no driver of this kernel declares and kmod-db does not know.
     Unknown,
     /// A second form (plain, `.zst`, `.xz`) of a file that is kept, or one behind another search directory: never loaded.
@@ -157,10 +161,10 @@ pub enum FirmwareVersions {
 /// What becomes of firmware of which nothing can be said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UnknownFirmware {
-    /// It stays.
+    /// It stays: that nobody is known to ask for it does not show that nobody does.
+    #[default]
     Keep,
     /// It goes.
-    #[default]
     Drop,
 }
 
@@ -228,15 +232,16 @@ pub fn select(
 }
 
 impl Selection {
-    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel.
-    pub fn keep_microcode(&mut self, stub: &str) {
+    /// Keeps the microcode files in the root: for a stub that hands no `.ucode` section to the kernel, and for a root whose UKI
+    /// is built later. `from` and `source` say so.
+    pub fn keep_microcode(&mut self, from: &str, source: &str) {
         for item in self.firmware.values_mut().filter(|item| item.reason == Reason::InUcode) {
             item.kept = true;
             item.reason = Reason::Kept(Link {
-                from: stub.to_owned(),
+                from: from.to_owned(),
                 edge: Edge::Curated,
                 to: item.path.to_string(),
-                source: "the stub's version".to_owned(),
+                source: source.to_owned(),
             });
         }
     }

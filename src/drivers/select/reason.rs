@@ -45,6 +45,8 @@ impl fmt::Display for Reason {
             Self::DriverAbsent(driver) => write!(f, "asked for by {driver}, which this kernel does not have"),
             Self::OlderVersion(newer) => write!(f, "older than {newer}, which is kept"),
             Self::OtherVersion(driver) => write!(f, "{driver} does not ask for this version"),
+            Self::OtherName(file) => write!(f, "another name of {file}, which no kept driver asks for"),
+            Self::Unasked(source) => write!(f, "no driver asks for it by this name ({source})"),
             Self::Unknown => f.write_str("no driver declares it and kmod-db does not know it"),
             Self::Shadowed(by) => write!(f, "never loaded: {by} comes first"),
             Self::Dangling => f.write_str("points to nothing"),

@@ -43,6 +43,7 @@ static FILES: &[File] = files! {
     Always "hidden",
     Always "firmware",
     Always "requests",
+    Always "unasked",
     Target "all",
     Target "x86-generic",
     Class "console",

@@ -130,13 +130,13 @@ pub struct Hidden {
     pub optional: bool,
 }
 
-/// A `request_module()` family: where a module of `from` is kept or built in, every module with an alias that one of the
-/// patterns covers is kept.
+/// A `request_module()` family: where a module of `from` is kept or built in, every module with a name or an alias that
+/// one of the patterns covers is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleRequest {
     /// The module that asks at run time.
     pub from: ModuleName,
-    /// The aliases that it asks for, as patterns over the text of the modules' own aliases.
+    /// What it asks for: patterns over the text of the modules' aliases, and over their names.
     pub aliases: Vec<Glob>,
     /// Why.
     pub evidence: String,
@@ -153,6 +153,19 @@ pub struct Family {
     pub drivers: Vec<ModuleName>,
     /// Names of firmware files, without the suffix of a compressed form.
     pub files: Vec<FamilyFiles>,
+    /// Why.
+    pub evidence: String,
+    /// Where it is written.
+    pub source: Source,
+    /// Not every distribution has it (for kmod-db's own test).
+    pub optional: bool,
+}
+
+/// Firmware that no driver asks for by its name: another name leads to it, or nothing does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unasked {
+    /// Names of firmware files.
+    pub files: Vec<Glob>,
     /// Why.
     pub evidence: String,
     /// Where it is written.
@@ -194,6 +207,8 @@ pub struct Target {
     pub requests: Vec<ModuleRequest>,
     /// Families of firmware.
     pub families: Vec<Family>,
+    /// Firmware that nobody asks for by its name.
+    pub unasked: Vec<Unasked>,
 }
 
 /// One file of kmod-db's form, parsed.
@@ -211,6 +226,8 @@ pub struct Entries {
     pub requests: Vec<ModuleRequest>,
     /// Families of firmware.
     pub families: Vec<Family>,
+    /// Firmware that nobody asks for by its name.
+    pub unasked: Vec<Unasked>,
 }
 
 /// A hardware target that was asked for.
@@ -292,6 +309,7 @@ impl Union {
         self.target.hidden.extend(entries.hidden);
         self.target.requests.extend(entries.requests);
         self.target.families.extend(entries.families);
+        self.target.unasked.extend(entries.unasked);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::names::{KernelRelease, ModuleName};
 
 use super::glob::Glob;
 use super::versions::{self, Asks, Unversioned, Versions};
-use super::{Entries, Family, FamilyFiles, Hidden, Matcher, ModuleRequest, Rule, Source, TargetError};
+use super::{Entries, Family, FamilyFiles, Hidden, Matcher, ModuleRequest, Rule, Source, TargetError, Unasked};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +23,8 @@ struct RawFile {
     request: Vec<Spanned<RawRequest>>,
     #[serde(default)]
     family: Vec<Spanned<RawFamily>>,
+    #[serde(default)]
+    unasked: Vec<Spanned<RawUnasked>>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +77,15 @@ struct RawFamily {
     optional: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawUnasked {
+    files: OneOrMany,
+    evidence: String,
+    #[serde(default)]
+    optional: bool,
+}
+
 /// One pattern, or several that share their evidence.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
@@ -119,6 +130,10 @@ pub fn parse(text: &str, file: &str) -> Result<Entries, TargetError> {
     for family in &raw.family {
         let entry = Entry { source: source(file, text, family.span().start) };
         entries.families.push(entry.family(family.get_ref())?);
+    }
+    for unasked in &raw.unasked {
+        let entry = Entry { source: source(file, text, unasked.span().start) };
+        entries.unasked.push(entry.unasked(unasked.get_ref())?);
     }
     Ok(entries)
 }
@@ -235,6 +250,15 @@ impl Entry {
             })
         };
         self.list("from", &raw.from)?.iter().map(request).collect()
+    }
+
+    fn unasked(&self, raw: &RawUnasked) -> Result<Unasked, TargetError> {
+        Ok(Unasked {
+            files: self.list("files", &raw.files)?.iter().map(|g| self.glob(g)).collect::<Result<_, _>>()?,
+            evidence: self.evidence(&raw.evidence)?,
+            source: self.source.clone(),
+            optional: raw.optional,
+        })
     }
 
     fn family(&self, raw: &RawFamily) -> Result<Family, TargetError> {

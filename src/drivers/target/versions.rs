@@ -15,7 +15,8 @@ pub const PLACEHOLDER: &str = "<version>";
 pub enum Asks {
     /// Those that it declares: it has a table.
     Declared,
-    /// Any up to the newest that it declares: it counts down. Where it declares none, any.
+    /// Any up to the newest that it declares: it counts down. Where it declares none of a file, nobody knows where it
+    /// begins: all stay.
     Older,
     /// Any: it declares none.
     Any,

@@ -73,6 +73,15 @@ fn modprobe_configuration_adds_edges() {
 }
 
 #[test]
+fn an_alias_goes_before_a_built_in_of_the_same_name() {
+    let mut inventory = kernel("a:\ncrc32-generic:");
+    inventory.modules.builtin.insert(name("crc32"));
+    inventory.modules.aliases.push(("crc32".into(), name("crc32-generic")));
+    inventory.modules.soft.insert(name("a"), vec![(SoftKind::Pre, "crc32".into())]);
+    assert_eq!(kept(&choose(&inventory, &only("a"), &[], &[]).unwrap()), ["a", "crc32_generic"]);
+}
+
+#[test]
 fn weak_dependencies_without_an_index_come_from_the_module() {
     let inventory = kernel("phy:\nnet:");
     let declared = Declared { weak: vec!["phy".into()], ..Declared::default() };

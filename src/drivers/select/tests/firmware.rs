@@ -84,7 +84,7 @@ const FAMILY: &str = "[[rule]]\nmodule = 'wifi'\nevidence = 'e'\n[[family]]\ndri
 
 #[test]
 fn of_versions_the_newest_that_the_driver_asks_for_stays() {
-    let files = ["w-a-7.bin", "w-a-8.bin", "w-a-10.bin", "w-a-11.bin", "w-b-3.bin", "w-c-1.bin"];
+    let files = ["w-a-7.bin", "w-a-8.bin", "w-a-10.bin", "w-a-11.bin", "w-b-2.bin", "w-b-3.bin", "w-c-1.bin"];
     let inventory = with_files("wifi:", &files);
     let declared = declares(&[("wifi", &["w-a-10.bin", "w-a-8.bin", "w-d-5.bin"])]);
     let run = |asks: &str, versions: FirmwareVersions, drop: &[&str]| {
@@ -96,9 +96,9 @@ fn of_versions_the_newest_that_the_driver_asks_for_stays() {
     let all = |asks| staying(&run(asks, FirmwareVersions::All, &[]));
     assert_eq!(newest("declared"), ["w-a-10.bin"]);
     assert_eq!(all("declared"), ["w-a-10.bin", "w-a-8.bin"]);
-    // 11 is newer than what the driver knows; of b and c it declares nothing.
-    assert_eq!(newest("older"), ["w-a-10.bin", "w-b-3.bin", "w-c-1.bin"]);
-    assert_eq!(all("older"), ["w-a-10.bin", "w-a-7.bin", "w-a-8.bin", "w-b-3.bin", "w-c-1.bin"]);
+    // 11 is newer than what the driver knows; of b and c it declares nothing, so that all stay.
+    assert_eq!(newest("older"), ["w-a-10.bin", "w-b-2.bin", "w-b-3.bin", "w-c-1.bin"]);
+    assert_eq!(all("older"), ["w-a-10.bin", "w-a-7.bin", "w-a-8.bin", "w-b-2.bin", "w-b-3.bin", "w-c-1.bin"]);
     assert_eq!(newest("any"), ["w-a-11.bin", "w-b-3.bin", "w-c-1.bin"]);
 
     let selection = run("older", FirmwareVersions::Newest, &[]);
@@ -113,11 +113,13 @@ fn of_versions_the_newest_that_the_driver_asks_for_stays() {
 
 #[test]
 fn firmware_that_is_not_kept_says_who_would_ask() {
-    let inventory = with_files("wifi:\nidle:\nblocked:", &["a.bin", "b.bin", "c.bin", "d/e.bin", "mystery.bin"]);
+    let inventory =
+        with_files("wifi:\nidle:\nblocked:", &["a.bin", "b.bin", "c.bin", "d/e.bin", "mystery.bin", "nobody.bin"]);
     let declared = declares(&[("idle", &["a.bin"]), ("blocked", &["b.bin"]), ("wifi", &["gone.bin"])]);
     let target = rules(
         "[[rule]]\nmodule = ['blocked', 'wifi']\nevidence = 'e'\n[[family]]\ndriver = 'idle'\nfiles = 'c.*'\nevidence = 'e'\n\
-         [[family]]\ndriver = 'nowhere'\nfiles = 'd/**'\nevidence = 'e'\n",
+         [[family]]\ndriver = 'nowhere'\nfiles = 'd/**'\nevidence = 'e'\n\
+         [[unasked]]\nfiles = 'nobody.*'\nevidence = 'e'\n",
     );
     let mut wishes = Wishes::default();
     wishes.modprobe.add("blacklist blocked\n", "/etc/modprobe.d/b.conf");
@@ -134,6 +136,7 @@ fn firmware_that_is_not_kept_says_who_would_ask() {
         reason("b.bin"),
         Reason::DriverBlacklisted(name("blocked"), "/etc/modprobe.d/b.conf:1: blacklist blocked".into())
     );
+    assert_eq!(reason("nobody.bin"), Reason::Unasked("t.toml:13".into()));
     assert_eq!(reason("mystery.bin"), Reason::Unknown);
     assert!(selection.modules["blocked"].kept && staying(&selection).is_empty());
     let unknown: Vec<_> = selection.unknown_firmware.iter().map(ToString::to_string).collect();

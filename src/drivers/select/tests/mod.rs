@@ -57,6 +57,7 @@ fn rules(text: &str) -> Target {
         hidden: entries.hidden,
         families: entries.families,
         requests: entries.requests,
+        unasked: entries.unasked,
     }
 }
 
