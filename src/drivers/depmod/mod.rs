@@ -17,7 +17,7 @@ mod builtin;
 mod dep;
 mod duplicates;
 mod order;
-mod symbols;
+pub mod symbols;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};

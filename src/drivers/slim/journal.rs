@@ -88,6 +88,14 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// The journal in `text` as it would be written, for those who hold the parser against the writer: the fuzz targets.
+///
+/// # Errors
+/// The line of what is wrong, from 1, and what it is.
+pub fn rewritten(text: &str) -> Result<String, (usize, String)> {
+    Journal::parse(text).map(|journal| journal.to_text()).map_err(|error| (error.line, error.problem))
+}
+
 impl Journal {
     /// As text.
     pub(super) fn to_text(&self) -> String {

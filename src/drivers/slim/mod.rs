@@ -20,6 +20,7 @@ use crate::root::tree::{Content, Entry, FileTree, Kind};
 
 pub use changes::{Changes, Summary};
 pub use error::SlimError;
+pub use journal::rewritten as rewritten_journal;
 pub use replay::{Interrupted, Lock, refuse_interrupted};
 
 /// Takes the dropped modules, firmware and kernels out of `tree`, with the directories that are empty then, and puts the
