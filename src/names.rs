@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,10 +95,19 @@ impl TreePath {
     /// # Errors
     /// As [`TreePath::new`].
     pub fn join(&self, tail: impl AsRef<[u8]>) -> Result<Self, NameError> {
-        let mut bytes = self.0.clone();
-        bytes.push(b'/');
-        bytes.extend_from_slice(tail.as_ref());
-        Self::new(bytes)
+        let tail = tail.as_ref();
+        let mut bytes = Vec::with_capacity(self.0.len().saturating_add(tail.len()).saturating_add(1));
+        bytes.extend_from_slice(&self.0);
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(tail);
+        // Most tails are a name from a directory or a path from an index, with nothing to normalise.
+        let is_normal = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
+        match tail.split(|&b| b == b'/').all(is_normal) && !tail.contains(&0) {
+            true => Ok(Self(bytes)),
+            false => Self::new(bytes),
+        }
     }
 
     /// The directory that holds this path; `None` for the root itself.
@@ -201,9 +211,10 @@ macro_rules! text_name {
     };
 }
 
-/// A module's name as the kernel knows it: `-` is `_` (kmod compares them as equal, `modname_normalize`).
+/// A module's name as the kernel knows it: `-` is `_` (kmod compares them as equal, `modname_normalize`). Shared, since a
+/// kernel's indexes name each module many times.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModuleName(Box<str>);
+pub struct ModuleName(Arc<str>);
 text_name!(ModuleName);
 
 impl ModuleName {
@@ -220,7 +231,7 @@ impl ModuleName {
         {
             return Err(NameError::Character { kind: "module name", name: name.to_owned(), character });
         }
-        Ok(Self(name.replace('-', "_").into()))
+        Ok(Self(if name.contains('-') { name.replace('-', "_").into() } else { name.into() }))
     }
 
     /// The name of a module file: `kernel/drivers/nvme/host/nvme-core.ko.xz` -> `nvme_core`; `None` where the name does

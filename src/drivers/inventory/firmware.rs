@@ -51,13 +51,9 @@ impl Firmware {
                 out.directory_links.extend(links);
             }
         }
-        let mut tree = Tree { root, nodes: BTreeMap::new() };
         // The plain directory holds the others, unless they are links.
-        for directory in out.directories.iter().rev() {
-            if !tree.nodes.contains_key(directory) {
-                tree.walk(directory)?;
-            }
-        }
+        let tree = Tree::walk(root, out.directories.iter().rev())?;
+        let mut entries = Vec::with_capacity(tree.nodes.len());
         for (path, node) in &tree.nodes {
             let kind = match node {
                 Node::File(bytes) => FirmwareKind::File { bytes: *bytes },
@@ -77,7 +73,12 @@ impl Firmware {
                 },
                 Node::Directory | Node::Other => continue,
             };
-            out.entries.insert(path.clone(), kind);
+            entries.push((path.clone(), kind));
+        }
+        // In the order of the paths, so that the map is built, not searched for each.
+        match out.entries.is_empty() {
+            true => out.entries = entries.into_iter().collect(),
+            false => out.entries.extend(entries),
         }
         // The way to /lib/firmware itself (/lib -> /usr/lib) is no firmware: nothing here would ever drop it.
         let (directories, entries) = (&out.directories, &out.entries);

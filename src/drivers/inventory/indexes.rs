@@ -1,11 +1,11 @@
 //! Parsers of the text files that the kernel's build and depmod leave in a module directory. Text in, values out: nothing
 //! here opens a file. The formats are kmod's (`tools/depmod.c`) and the kernel build's (`scripts/Makefile.modinst`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::names::{FirmwarePath, ModuleName, TreePath};
 
-use super::SoftKind;
+use super::{AliasList, SoftKind};
 
 /// A line that does not say what its file should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,32 +35,49 @@ pub struct Dependency<'a> {
 /// # Errors
 /// A line without a colon; a path that is absolute, has `..`, or is no module file's.
 pub fn dep(text: &str) -> Result<Vec<Dependency<'_>>, LineError> {
-    let mut out = Vec::new();
+    // What is needed has a line of its own: its path is looked at once.
+    let mut known: HashMap<&str, ModuleName> = HashMap::new();
+    let mut parsed = Vec::new();
     for (line, content) in lines(text) {
         let (path, needs) = content
             .split_once(':')
             .ok_or_else(|| LineError { line, problem: format!("there is no colon in {content:?}") })?;
-        let needs = needs.split_ascii_whitespace().map(|path| file_name(line, path)).collect::<Result<_, _>>()?;
-        out.push(Dependency { line, name: file_name(line, path)?, path, needs });
+        let name = file_name(line, path)?;
+        known.insert(path, name.clone());
+        parsed.push((line, path, name, needs));
     }
-    Ok(out)
+    let dependency = |(line, path, name, needs): (usize, _, _, &str)| {
+        let needs = needs.split_ascii_whitespace();
+        let needs = needs.map(|path| known.get(path).cloned().map_or_else(|| file_name(line, path), Ok));
+        Ok(Dependency { line, name, path, needs: needs.collect::<Result<_, _>>()? })
+    };
+    parsed.into_iter().map(dependency).collect()
 }
 
 /// `modules.alias` (and `modules.symbols`): `alias PATTERN MODULE`, in the file's order, patterns raw.
 ///
 /// # Errors
 /// A line of another form, a module name that cannot be.
-pub fn alias(text: &str) -> Result<Vec<(String, ModuleName)>, LineError> {
-    let mut out = Vec::new();
-    for (line, content) in lines(text) {
+pub fn alias(text: String) -> Result<AliasList, LineError> {
+    let mut entries = Vec::new();
+    // A module's aliases stand together.
+    let mut last: Option<ModuleName> = None;
+    for (line, content) in lines(&text) {
         let parsed = content.strip_prefix("alias ").and_then(|rest| rest.rsplit_once(' '));
         let (pattern, module) = parsed.ok_or_else(|| LineError {
             line,
             problem: format!("{content:?} is not of the form 'alias PATTERN MODULE'"),
         })?;
-        out.push((pattern.to_owned(), module_name(line, module)?));
+        let module = match last.take() {
+            Some(name) if name.as_str() == module => name,
+            _ => module_name(line, module)?,
+        };
+        // Both are addresses in the same text.
+        let start = pattern.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        entries.push((start..start.saturating_add(pattern.len()), module.clone()));
+        last = Some(module);
     }
-    Ok(out)
+    Ok(AliasList::of_text(text, entries))
 }
 
 /// `modules.softdep`: `softdep MODULE pre: A B post: C`; several lines of a module add up.
@@ -134,7 +151,7 @@ pub fn devname(text: &str) -> Result<Vec<(ModuleName, String)>, LineError> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuiltinInfo {
     /// `alias=`: pattern and built-in module, in the file's order.
-    pub aliases: Vec<(String, ModuleName)>,
+    pub aliases: AliasList,
     /// `firmware=`: names that cannot be are left out, as in a module's own `.modinfo`.
     pub firmware: BTreeMap<ModuleName, Vec<FirmwarePath>>,
 }
@@ -187,6 +204,10 @@ fn module_name(line: usize, name: &str) -> Result<ModuleName, LineError> {
 fn relative(line: usize, path: &str) -> Result<(), LineError> {
     if path.starts_with('/') {
         return Err(LineError { line, problem: format!("the path {path:?} is absolute") });
+    }
+    // Only these make a path that leads out of the root or that cannot be: no other is worth building one.
+    if !path.contains("..") && !path.contains('\0') {
+        return Ok(());
     }
     TreePath::new(path).map(drop).map_err(|error| LineError { line, problem: error.to_string() })
 }
@@ -241,9 +262,9 @@ mod tests {
 
     #[test]
     fn aliases_are_raw_and_devnames_have_nodes() {
-        let parsed = alias("alias pci:v*d-[0-9]* a-b\nalias of:N* with C space c\n").unwrap();
-        assert_eq!(parsed[0], ("pci:v*d-[0-9]*".to_owned(), name("a_b")));
-        assert_eq!(parsed[1], ("of:N* with C space".to_owned(), name("c")));
+        let parsed = alias("alias pci:v*d-[0-9]* a-b\n# c\nalias of:N* with C space c\n".to_owned()).unwrap();
+        let parsed: Vec<_> = parsed.iter().collect();
+        assert_eq!(parsed, [("pci:v*d-[0-9]*", &name("a_b")), ("of:N* with C space", &name("c"))]);
         assert_eq!(devname("tun net/tun c10:200").unwrap(), [(name("tun"), "net/tun".to_owned())]);
     }
 
@@ -251,7 +272,7 @@ mod tests {
     fn the_modinfo_of_built_in_modules_is_read() {
         let parsed =
             builtin_modinfo(b"fuse.alias=fs-fuse\0x.author=B\xe9\0x.firmware=a/b.bin\0x.firmware=/no\0").unwrap();
-        assert_eq!(parsed.aliases, [("fs-fuse".to_owned(), name("fuse"))]);
+        assert_eq!(parsed.aliases.iter().collect::<Vec<_>>(), [("fs-fuse", &name("fuse"))]);
         assert_eq!(parsed.firmware[&name("x")], [FirmwarePath::new("a/b.bin").unwrap()]);
         assert_eq!(builtin_modinfo(b"a.b=c\0junk\0").unwrap_err().line, 2);
     }
@@ -264,7 +285,7 @@ mod tests {
                     prop_assert!(!one.path.starts_with('/') && !one.path.split('/').any(|c| c == ".."));
                 }
             }
-            let _ = (alias(&text), softdep(&text), weakdep(&text), order(&text), devname(&text));
+            let _ = (alias(text.clone()), softdep(&text), weakdep(&text), order(&text), devname(&text));
             let _ = builtin_modinfo(text.as_bytes());
         }
     }

@@ -1,9 +1,9 @@
 //! Directory trees with their links, walked once, so that following a link asks the system nothing in most cases.
 
-use std::collections::BTreeMap;
+use rayon::prelude::*;
 
 use crate::names::TreePath;
-use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
+use crate::root::sysroot::{DirEntry, EntryType, Metadata, Sysroot, SysrootError};
 
 use super::InventoryError;
 
@@ -21,36 +21,77 @@ pub(super) enum Node {
     Other,
 }
 
+/// Everything below `top` except what lies in directories that `enter` (given the directory's path) refuses, sorted by path;
+/// no link is followed. Each level's directories are read on all threads.
+pub(super) fn walk(
+    root: &Sysroot,
+    top: &TreePath,
+    enter: impl Fn(&TreePath) -> bool + Sync,
+) -> Result<Vec<(TreePath, Node)>, InventoryError> {
+    let list = |path: &TreePath| -> Result<Vec<(TreePath, Node)>, InventoryError> {
+        let directory = root.directory(path)?;
+        let entry = |DirEntry { name, kind }| {
+            let node = match kind {
+                EntryType::Directory => Node::Directory,
+                EntryType::Symlink => Node::Link(directory.link_target(&name)?),
+                EntryType::File | EntryType::Other => {
+                    node_of(&directory.metadata_of(&name)?, || directory.link_target(&name))?
+                }
+            };
+            Ok((path.join(&name)?, node))
+        };
+        directory.entries()?.into_iter().map(entry).collect()
+    };
+    let mut out = Vec::new();
+    let mut level = vec![top.clone()];
+    while !level.is_empty() {
+        // Few at a time: a thread that finds nothing more to take costs more than reading a directory.
+        let found: Vec<_> = level.par_iter().with_min_len(4).map(list).collect::<Result<_, _>>()?;
+        level.clear();
+        for (path, node) in found.into_iter().flatten() {
+            if node == Node::Directory && enter(&path) {
+                level.push(path.clone());
+            }
+            out.push((path, node));
+        }
+        if out.len() > MOST {
+            return Err(InventoryError::TooManyFiles { path: top.clone(), limit: MOST });
+        }
+    }
+    out.par_sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(out)
+}
+
 /// The search directories as they were walked, so that following a link asks the system nothing in most cases.
 pub(super) struct Tree<'a> {
     pub(super) root: &'a Sysroot,
-    pub(super) nodes: BTreeMap<TreePath, Node>,
+    /// Sorted by path.
+    pub(super) nodes: Vec<(TreePath, Node)>,
 }
 
-impl Tree<'_> {
-    pub(super) fn walk(&mut self, top: &TreePath) -> Result<(), InventoryError> {
-        let mut pending = vec![top.clone()];
-        while let Some(path) = pending.pop() {
-            let directory = self.root.directory(&path)?;
-            for name in directory.names()? {
-                let node = node_of(&directory.metadata_of(&name)?, || directory.link_target(&name))?;
-                let entry = path.join(&name)?;
-                if node == Node::Directory {
-                    pending.push(entry.clone());
-                }
-                self.nodes.insert(entry, node);
-            }
-            self.nodes.insert(path, Node::Directory);
-            if self.nodes.len() > MOST {
-                return Err(InventoryError::TooManyFiles { path: top.clone(), limit: MOST });
+impl<'a> Tree<'a> {
+    /// Walks the directories, those that lie in others once.
+    pub(super) fn walk<'t>(
+        root: &'a Sysroot,
+        tops: impl IntoIterator<Item = &'t TreePath>,
+    ) -> Result<Self, InventoryError> {
+        let mut walked: Vec<&TreePath> = Vec::new();
+        let mut nodes = Vec::new();
+        for top in tops {
+            if !walked.iter().any(|before| top.starts_with(before)) {
+                nodes.extend(walk(root, top, |_| true)?);
+                nodes.push((top.clone(), Node::Directory));
+                walked.push(top);
             }
         }
-        Ok(())
+        nodes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        nodes.dedup_by(|(a, _), (b, _)| a == b);
+        Ok(Self { root, nodes })
     }
 
     pub(super) fn node(&self, path: &TreePath) -> Result<Option<Node>, InventoryError> {
-        match self.nodes.get(path) {
-            Some(node) => Ok(Some(node.clone())),
+        match self.nodes.binary_search_by(|(at, _)| at.cmp(path)).ok().and_then(|place| self.nodes.get(place)) {
+            Some((_, node)) => Ok(Some(node.clone())),
             None => match self.root.metadata(path) {
                 Ok(metadata) => Ok(Some(node_of(&metadata, || self.root.read_link(path))?)),
                 Err(error) if error.is_not_found() => Ok(None),

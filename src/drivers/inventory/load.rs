@@ -1,19 +1,20 @@
 //! [`load`]: an [`Inventory`] from a root. Opens the files, hands their content to the parsers, and holds what they say
 //! against the files that are there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
 
-use super::{Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels};
+use super::links::{self, Node};
+use super::{
+    AliasList, Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels,
+};
 
 /// Bytes that an index may have. The largest of Debian's 6.12 has 1.4 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
 /// Names in a module directory that depmod does not enter: they lead to sources.
 const NOT_MODULES: [&[u8]; 2] = [b"build", b"source"];
-/// Directories in directories: deeper is a damaged or hostile tree.
-const DEEPEST: usize = 64;
 
 /// What the root has. `choice` names the kernel; without it the newest is taken.
 ///
@@ -41,20 +42,61 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
     let index = Index { root, kernel };
     let dep_path = kernel.modules.join("modules.dep")?;
     let no_index = || InventoryError::NoIndex { path: dep_path.clone(), release: kernel.release.clone() };
-    let dep = index.read("modules.dep")?.ok_or_else(no_index)?;
-    let tree = ModuleTree::walk(root, &kernel.modules)?;
+    let dep = index.text("modules.dep")?.ok_or_else(no_index)?;
+    let ((tree, listed), (aliases, rest)) = rayon::join(
+        || rayon::join(|| ModuleTree::walk(root, &kernel.modules), || index.parsed("modules.dep", indexes::dep(&dep))),
+        || rayon::join(|| index.aliases("modules.alias"), || index.others()),
+    );
+    let mut out = files(&index, &dep_path, listed?, tree?)?;
+    let rest = rest?;
+    out.aliases = aliases?;
+    (out.soft, out.weak, out.builtin) = (rest.soft, rest.weak, rest.builtin);
+    (out.devnames, out.order) = (rest.devnames, rest.order);
+    (out.builtin_aliases, out.builtin_firmware) = (rest.builtin_aliases, rest.builtin_firmware);
+    Ok(out)
+}
 
-    let mut out = Modules { index_files: tree.top_files, ..Modules::default() };
-    let mut listed = BTreeSet::new();
-    for entry in index.parsed("modules.dep", indexes::dep(&dep))? {
-        let Some((path, bytes)) = module_file(root, kernel, entry.path, &tree.files)? else {
-            return Err(InventoryError::MissingModule {
-                path: dep_path,
-                line: entry.line,
-                module: entry.path.to_owned(),
-                release: kernel.release.clone(),
-            });
+/// The lines of `modules.dep` held against the files of the module directory.
+fn files(
+    index: &Index<'_>,
+    dep_path: &TreePath,
+    listed: Vec<indexes::Dependency<'_>>,
+    tree: ModuleTree,
+) -> Result<Modules, InventoryError> {
+    let Index { root, kernel } = index;
+    let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(tree.files.len());
+    for (place, (path, _)) in tree.files.iter().enumerate() {
+        places.extend(path.strip_prefix(&kernel.modules).map(|relative| (relative, place)));
+    }
+    let mut is_listed = vec![false; tree.files.len()];
+    let mut modules = Vec::with_capacity(listed.len());
+    let mut dependencies = Vec::with_capacity(listed.len());
+    let mut lines = HashMap::with_capacity(listed.len());
+    for entry in listed {
+        let normal = || kernel.modules.join(entry.path);
+        let mut place = places.get(entry.path.as_bytes()).copied();
+        if place.is_none() {
+            // Written in another way, such as with two slashes.
+            place = normal()?.strip_prefix(&kernel.modules).and_then(|relative| places.get(relative)).copied();
+        }
+        let found = match place.and_then(|place| Some((place, tree.files.get(place)?))) {
+            Some((place, (path, bytes))) => {
+                if let Some(listed) = is_listed.get_mut(place) {
+                    *listed = true;
+                }
+                Some((path.clone(), *bytes))
+            }
+            None => behind_links(root, &normal()?)?,
         };
+        let (line, release) = (entry.line, kernel.release.clone());
+        let Some((path, bytes)) = found else {
+            let (path, module) = (dep_path.clone(), entry.path.to_owned());
+            return Err(InventoryError::MissingModule { path, line, module, release });
+        };
+        if lines.insert(entry.name.clone(), line).is_some() {
+            let (path, module) = (dep_path.clone(), entry.path.to_owned());
+            return Err(InventoryError::DuplicateModule { path, line, module, name: entry.name, release });
+        }
         let module = Module {
             name: entry.name.clone(),
             path,
@@ -62,44 +104,32 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
             bytes,
             compression: Compression::of(entry.path.as_bytes()).0,
         };
-        listed.insert(kernel.modules.join(entry.path)?);
-        if out.by_name.insert(entry.name.clone(), module).is_some() {
-            return Err(InventoryError::DuplicateModule {
-                path: dep_path,
-                line: entry.line,
-                module: entry.path.to_owned(),
-                name: entry.name,
-                release: kernel.release.clone(),
-            });
-        }
-        out.dependencies.insert(entry.name, entry.needs);
+        modules.push((entry.name.clone(), module));
+        dependencies.push((entry.name, entry.needs));
     }
+    // Maps are built of all at once: that is cheaper than a search for each.
+    let mut out = Modules {
+        by_name: modules.into_iter().collect(),
+        dependencies: dependencies.into_iter().collect(),
+        index_files: tree.top_files,
+        ..Modules::default()
+    };
     let mut unlisted = Vec::new();
-    for (path, (name, _)) in tree.files.into_iter().filter(|(path, _)| !listed.contains(path)) {
+    let others = tree.files.into_iter().zip(is_listed).filter(|(_, listed)| !listed).map(|((path, _), _)| path);
+    for path in others {
+        let Some(name) = ModuleName::from_file(path.as_bytes()) else { continue };
         // Of several files of one name depmod lists the first by its search order; kmod never loads the others.
         if out.by_name.contains_key(&name) { out.shadowed.push(path) } else { unlisted.push(path) }
     }
-    if let Some(first) = unlisted.first() {
-        return Err(InventoryError::Unlisted {
-            path: dep_path,
+    match unlisted.first() {
+        None => Ok(out),
+        Some(first) => Err(InventoryError::Unlisted {
+            path: dep_path.clone(),
             count: unlisted.len(),
             first: first.clone(),
             release: kernel.release.clone(),
-        });
+        }),
     }
-
-    out.soft = index.optional("modules.softdep", indexes::softdep)?;
-    out.weak = index.optional("modules.weakdep", indexes::weakdep)?;
-    out.aliases = index.optional("modules.alias", indexes::alias)?;
-    out.builtin = index.optional("modules.builtin", indexes::builtin)?;
-    out.devnames = index.optional("modules.devname", indexes::devname)?;
-    out.order = index.optional("modules.order", indexes::order)?;
-    let info = match index.bytes("modules.builtin.modinfo")? {
-        Some(bytes) => index.parsed("modules.builtin.modinfo", indexes::builtin_modinfo(&bytes))?,
-        None => indexes::BuiltinInfo::default(),
-    };
-    (out.builtin_aliases, out.builtin_firmware) = (info.aliases, info.firmware);
-    Ok(out)
 }
 
 /// Reads and parses one kernel's indexes, saying in errors which file it was.
@@ -109,11 +139,29 @@ struct Index<'a> {
 }
 
 impl Index<'_> {
+    /// The small ones, and `modules.order`.
+    fn others(&self) -> Result<Modules, InventoryError> {
+        let info = match self.bytes("modules.builtin.modinfo")? {
+            Some(bytes) => self.parsed("modules.builtin.modinfo", indexes::builtin_modinfo(&bytes))?,
+            None => indexes::BuiltinInfo::default(),
+        };
+        Ok(Modules {
+            soft: self.optional("modules.softdep", indexes::softdep)?,
+            weak: self.optional("modules.weakdep", indexes::weakdep)?,
+            builtin: self.optional("modules.builtin", indexes::builtin)?,
+            devnames: self.optional("modules.devname", indexes::devname)?,
+            order: self.optional("modules.order", indexes::order)?,
+            builtin_aliases: info.aliases,
+            builtin_firmware: info.firmware,
+            ..Modules::default()
+        })
+    }
+
     fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, InventoryError> {
         absent(self.root.read(&self.kernel.modules.join(name)?, INDEX_LIMIT))
     }
 
-    fn read(&self, name: &str) -> Result<Option<String>, InventoryError> {
+    fn text(&self, name: &str) -> Result<Option<String>, InventoryError> {
         absent(self.root.read_text(&self.kernel.modules.join(name)?, INDEX_LIMIT))
     }
 
@@ -122,9 +170,16 @@ impl Index<'_> {
         result.map_err(|source| InventoryError::Line { path, release: self.kernel.release.clone(), source })
     }
 
+    fn aliases(&self, name: &str) -> Result<AliasList, InventoryError> {
+        match self.text(name)? {
+            Some(text) => self.parsed(name, indexes::alias(text)),
+            None => Ok(AliasList::default()),
+        }
+    }
+
     /// Older versions of kmod and some kernels do not have every file.
     fn optional<T: Default>(&self, name: &str, parse: fn(&str) -> Result<T, LineError>) -> Result<T, InventoryError> {
-        match self.read(name)? {
+        match self.text(name)? {
             Some(text) => self.parsed(name, parse(&text)),
             None => Ok(T::default()),
         }
@@ -139,19 +194,9 @@ fn absent<T>(result: Result<T, SysrootError>) -> Result<Option<T>, InventoryErro
     }
 }
 
-/// The resolved path and the bytes of a line's file; `None` where there is no regular file.
-fn module_file(
-    root: &Sysroot,
-    kernel: &Kernel,
-    relative: &str,
-    files: &BTreeMap<TreePath, (ModuleName, u64)>,
-) -> Result<Option<(TreePath, u64)>, InventoryError> {
-    let path = kernel.modules.join(relative)?;
-    if let Some((_, bytes)) = files.get(&path) {
-        return Ok(Some((path, *bytes)));
-    }
-    // Not met as a file: a link, or below one.
-    match absent(root.canonical(&path))? {
+/// The resolved path and the bytes of what was not met as a file: a link, or below one. `None` where there is no regular file.
+fn behind_links(root: &Sysroot, path: &TreePath) -> Result<Option<(TreePath, u64)>, InventoryError> {
+    match absent(root.canonical(path))? {
         Some(target) if root.kind(&target)? == Some(EntryType::File) => {
             let bytes = size(&root.metadata(&target)?);
             Ok(Some((target, bytes)))
@@ -165,36 +210,25 @@ fn size(metadata: &Metadata) -> u64 {
 }
 
 /// The files of a module directory.
-#[derive(Default)]
 struct ModuleTree {
-    /// Module files by path, with name and bytes; links to them not followed.
-    files: BTreeMap<TreePath, (ModuleName, u64)>,
+    /// Module files by path, with their bytes; links to them not followed.
+    files: Vec<(TreePath, u64)>,
     /// Names of the files right in the directory.
     top_files: BTreeSet<String>,
 }
 
 impl ModuleTree {
     fn walk(root: &Sysroot, top: &TreePath) -> Result<Self, InventoryError> {
-        let mut out = Self::default();
-        let mut pending = vec![(top.clone(), 0)];
-        while let Some((path, depth)) = pending.pop() {
-            let directory = root.directory(&path)?;
-            for entry in directory.names()? {
-                let metadata = directory.metadata_of(&entry)?;
-                match EntryType::of(&metadata) {
-                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) => {}
-                    EntryType::Directory if depth < DEEPEST => pending.push((path.join(&entry)?, depth + 1)),
-                    EntryType::File => {
-                        if let Some(name) = ModuleName::from_file(&entry) {
-                            out.files.insert(path.join(&entry)?, (name, size(&metadata)));
-                        } else if depth == 0
-                            && let Ok(name) = String::from_utf8(entry)
-                        {
-                            out.top_files.insert(name);
-                        }
-                    }
-                    _ => {}
-                }
+        let mut out = Self { files: Vec::new(), top_files: BTreeSet::new() };
+        let enter = |path: &TreePath| !path.strip_prefix(top).is_some_and(|relative| NOT_MODULES.contains(&relative));
+        for (path, node) in links::walk(root, top, enter)? {
+            let Node::File(bytes) = node else { continue };
+            if ModuleName::from_file(path.as_bytes()).is_some() {
+                out.files.push((path, bytes));
+            } else if let Some(name) = path.strip_prefix(top).and_then(|name| std::str::from_utf8(name).ok())
+                && !name.contains('/')
+            {
+                out.top_files.insert(name.to_owned());
             }
         }
         Ok(out)

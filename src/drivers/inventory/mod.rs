@@ -5,6 +5,7 @@
 //!
 //! This file has the types; [`load`] fills them. Nothing here decides what stays.
 
+mod aliases;
 pub mod cache;
 mod decompress;
 mod elf;
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
+pub use aliases::AliasList;
 pub(in crate::drivers) use decompress::read_module;
 pub use end::module_end;
 pub use error::{InventoryError, ModuleFileError};
@@ -109,11 +111,11 @@ pub struct Modules {
     /// `modules.weakdep` (kmod 33 and later): targets as written.
     pub weak: BTreeMap<ModuleName, Vec<String>>,
     /// `modules.alias`: pattern and module, in the file's order.
-    pub aliases: Vec<(String, ModuleName)>,
+    pub aliases: AliasList,
     /// `modules.builtin`: names of built-in modules.
     pub builtin: BTreeSet<ModuleName>,
     /// `alias=` of `modules.builtin.modinfo`: pattern and built-in module.
-    pub builtin_aliases: Vec<(String, ModuleName)>,
+    pub builtin_aliases: AliasList,
     /// `firmware=` of `modules.builtin.modinfo`.
     pub builtin_firmware: BTreeMap<ModuleName, Vec<FirmwarePath>>,
     /// `modules.devname`: module and device node name.
