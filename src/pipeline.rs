@@ -201,6 +201,7 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
     progress.step("choosing drivers and firmware");
     let declarations = inventory::declarations(&root, inventory.modules.by_name.values())?;
+    inventory::check_dependencies(&inventory.kernel, &inventory.modules, &declarations)?;
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();

@@ -6,11 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
 
-use super::{Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels};
+use super::depmod_d::Config;
+use super::{
+    Compression, Declarations, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes,
+    kernels,
+};
 
 /// Bytes that an index may have. The largest of Debian's 6.12 has 1.4 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
-/// Names in a module directory that depmod does not enter: they lead to sources.
+/// Names right in a module directory that are not entered: they lead to sources.
 const NOT_MODULES: [&[u8]; 2] = [b"build", b"source"];
 /// Directories in directories: deeper is a damaged or hostile tree.
 const DEEPEST: usize = 64;
@@ -42,9 +46,12 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
     let dep_path = kernel.modules.join("modules.dep")?;
     let no_index = || InventoryError::NoIndex { path: dep_path.clone(), release: kernel.release.clone() };
     let dep = index.read("modules.dep")?.ok_or_else(no_index)?;
-    let tree = ModuleTree::walk(root, &kernel.modules)?;
+    let config = Config::load(root, &kernel.release)?;
+    refuse_external(&config, &dep, &dep_path, kernel)?;
+    let tree = ModuleTree::walk(root, &kernel.modules, &config)?;
 
-    let mut out = Modules { index_files: tree.top_files, ..Modules::default() };
+    let mut out = Modules { index_files: tree.top_files.clone(), ..Modules::default() };
+    // The paths that the index names, and where links are among them, what these lead to.
     let mut listed = BTreeSet::new();
     for entry in index.parsed("modules.dep", indexes::dep(&dep))? {
         let Some((path, bytes)) = module_file(root, kernel, entry.path, &tree.files)? else {
@@ -55,6 +62,15 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
                 release: kernel.release.clone(),
             });
         };
+        let named = kernel.modules.join(entry.path)?;
+        if entry.path.split('/').any(|name| config.excludes(name.as_bytes())) {
+            let release = kernel.release.clone();
+            return Err(InventoryError::Excluded { path: dep_path, line: entry.line, module: named, release });
+        }
+        if path != named {
+            listed.extend(root.resolve(&named)?.1);
+        }
+        listed.extend([path.clone(), named]);
         let module = Module {
             name: entry.name.clone(),
             path,
@@ -62,7 +78,6 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
             bytes,
             compression: Compression::of(entry.path.as_bytes()).0,
         };
-        listed.insert(kernel.modules.join(entry.path)?);
         if out.by_name.insert(entry.name.clone(), module).is_some() {
             return Err(InventoryError::DuplicateModule {
                 path: dep_path,
@@ -74,19 +89,7 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
         }
         out.dependencies.insert(entry.name, entry.needs);
     }
-    let mut unlisted = Vec::new();
-    for (path, (name, _)) in tree.files.into_iter().filter(|(path, _)| !listed.contains(path)) {
-        // Of several files of one name depmod lists the first by its search order; kmod never loads the others.
-        if out.by_name.contains_key(&name) { out.shadowed.push(path) } else { unlisted.push(path) }
-    }
-    if let Some(first) = unlisted.first() {
-        return Err(InventoryError::Unlisted {
-            path: dep_path,
-            count: unlisted.len(),
-            first: first.clone(),
-            release: kernel.release.clone(),
-        });
-    }
+    out.shadowed = tree.unlisted(&listed, &out.by_name, &config, kernel, &dep_path)?;
 
     out.soft = index.optional("modules.softdep", indexes::softdep)?;
     out.weak = index.optional("modules.weakdep", indexes::weakdep)?;
@@ -169,28 +172,73 @@ fn size(metadata: &Metadata) -> u64 {
 struct ModuleTree {
     /// Module files by path, with name and bytes; links to them not followed.
     files: BTreeMap<TreePath, (ModuleName, u64)>,
+    /// Links to module files, with the name, and whether there is a link that can be removed: what lies below a link to a
+    /// directory is elsewhere.
+    links: BTreeMap<TreePath, (ModuleName, bool)>,
+    /// Module files that `depmod.d` excludes.
+    excluded: BTreeSet<TreePath>,
     /// Names of the files right in the directory.
     top_files: BTreeSet<String>,
 }
 
+/// A directory to be read.
+struct Pending {
+    path: TreePath,
+    depth: usize,
+    /// depmod does not enter it.
+    excluded: bool,
+    /// Reached by a link.
+    linked: bool,
+}
+
 impl ModuleTree {
-    fn walk(root: &Sysroot, top: &TreePath) -> Result<Self, InventoryError> {
+    fn walk(root: &Sysroot, top: &TreePath, config: &Config) -> Result<Self, InventoryError> {
         let mut out = Self::default();
-        let mut pending = vec![(top.clone(), 0)];
-        while let Some((path, depth)) = pending.pop() {
-            let directory = root.directory(&path)?;
+        // Directories that links led to: each is entered once, and none that is on the way here or is read anyway.
+        let mut seen = BTreeSet::new();
+        let mut pending = vec![Pending { path: top.clone(), depth: 0, excluded: false, linked: false }];
+        while let Some(Pending { path: parent, depth, excluded, linked }) = pending.pop() {
+            let directory = root.directory(&parent)?;
             for entry in directory.names()? {
+                if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) {
+                    continue;
+                }
                 let metadata = directory.metadata_of(&entry)?;
-                match EntryType::of(&metadata) {
-                    EntryType::Directory if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) => {}
-                    EntryType::Directory if depth < DEEPEST => pending.push((path.join(&entry)?, depth + 1)),
-                    EntryType::File => {
-                        if let Some(name) = ModuleName::from_file(&entry) {
-                            out.files.insert(path.join(&entry)?, (name, size(&metadata)));
-                        } else if depth == 0
-                            && let Ok(name) = String::from_utf8(entry)
-                        {
-                            out.top_files.insert(name);
+                let excluded = excluded || config.excludes(&entry);
+                let path = parent.join(&entry)?;
+                let name = ModuleName::from_file(&entry);
+                match (EntryType::of(&metadata), name) {
+                    (EntryType::Directory, _) if depth < DEEPEST => {
+                        pending.push(Pending { path, depth: depth + 1, excluded, linked });
+                    }
+                    (EntryType::File, Some(_)) if excluded && linked => {}
+                    (EntryType::File, Some(_)) if excluded => {
+                        out.excluded.insert(path);
+                    }
+                    (EntryType::File, Some(name)) if linked => {
+                        out.links.insert(path, (name, false));
+                    }
+                    (EntryType::File, Some(name)) => {
+                        out.files.insert(path, (name, size(&metadata)));
+                    }
+                    (EntryType::File, None) if depth == 0 => out.top_files.extend(String::from_utf8(entry)),
+                    (EntryType::Symlink, name) if !excluded && depth < DEEPEST => {
+                        let target = match root.canonical(&path) {
+                            Ok(target) => target,
+                            // A link to nothing is no module.
+                            Err(SysrootError::Path { .. }) => continue,
+                            Err(error) => return Err(error.into()),
+                        };
+                        match (root.kind(&target)?, name) {
+                            (Some(EntryType::File), Some(name)) => {
+                                out.links.insert(path, (name, !linked));
+                            }
+                            (Some(EntryType::Directory), _)
+                                if !target.starts_with(top) && !top.starts_with(&target) && seen.insert(target) =>
+                            {
+                                pending.push(Pending { path, depth: depth + 1, excluded, linked: true });
+                            }
+                            _ => {}
                         }
                     }
                     _ => {}
@@ -199,4 +247,95 @@ impl ModuleTree {
         }
         Ok(out)
     }
+
+    /// Those files that no index names and that may go, since depmod prefers another file or excludes them.
+    ///
+    /// # Errors
+    /// depmod would list one of them.
+    fn unlisted(
+        self,
+        listed: &BTreeSet<TreePath>,
+        by_name: &BTreeMap<ModuleName, Module>,
+        config: &Config,
+        kernel: &Kernel,
+        index: &TreePath,
+    ) -> Result<Vec<TreePath>, InventoryError> {
+        let relative =
+            |path: &TreePath| path.strip_prefix(&kernel.modules).map(String::from_utf8_lossy).map(String::from);
+        let files = self.files.into_iter().map(|(path, (name, _))| (path, name, true));
+        let links = self.links.into_iter().map(|(path, (name, removable))| (path, name, removable));
+        let (mut shadowed, mut unlisted) = (self.excluded, BTreeSet::new());
+        // A file that only a link's line stands for still competes: by its own path depmod might take it.
+        for (path, name, removable) in files.chain(links) {
+            let Some(winner) = by_name.get(&name) else {
+                if !listed.contains(&path) {
+                    unlisted.insert(path);
+                }
+                continue;
+            };
+            if relative(&path).is_some_and(|relative| config.prefers(&relative, &winner.relative)) {
+                return Err(InventoryError::NotFirst {
+                    path: index.clone(),
+                    name,
+                    listed: kernel.modules.join(&winner.relative)?,
+                    better: path,
+                    release: kernel.release.clone(),
+                });
+            }
+            if removable && !listed.contains(&path) {
+                shadowed.insert(path);
+            }
+        }
+        match unlisted.first() {
+            Some(first) => Err(InventoryError::Unlisted {
+                path: index.clone(),
+                count: unlisted.len(),
+                first: first.clone(),
+                release: kernel.release.clone(),
+            }),
+            None => Ok(shadowed.into_iter().filter(|path| !listed.contains(path)).collect()),
+        }
+    }
+}
+
+/// depmod lists modules of `external` directories by absolute paths, which nothing else here expects.
+fn refuse_external(config: &Config, dep: &str, index: &TreePath, kernel: &Kernel) -> Result<(), InventoryError> {
+    let Some((file, directory)) = config.external() else { return Ok(()) };
+    match dep.lines().enumerate().find(|(_, line)| line.starts_with('/')) {
+        Some((number, line)) => Err(InventoryError::External {
+            path: index.clone(),
+            line: number + 1,
+            module: line.split(':').next().unwrap_or_default().to_owned(),
+            directory: directory.clone(),
+            file: file.clone(),
+            release: kernel.release.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Holds `modules.dep` against what the modules say of themselves: a module that was replaced after depmod ran may need others.
+/// What is built in, or not in the root at all (no depmod would find it), is passed over.
+///
+/// # Errors
+/// A module declares a dependency (`depends=`) on one that is there, and its line does not have it.
+pub fn check_dependencies(
+    kernel: &Kernel,
+    modules: &Modules,
+    declarations: &Declarations,
+) -> Result<(), InventoryError> {
+    for (name, declared) in declarations {
+        let (Some(module), Some(line)) = (modules.by_name.get(name), modules.dependencies.get(name)) else { continue };
+        let is_missing = |needs: &&ModuleName| {
+            modules.by_name.contains_key(*needs) && !modules.builtin.contains(*needs) && !line.contains(*needs)
+        };
+        if let Some(needs) = declared.depends.iter().find(is_missing) {
+            return Err(InventoryError::OlderThanModule {
+                module: module.path.clone(),
+                needs: needs.clone(),
+                release: kernel.release.clone(),
+            });
+        }
+    }
+    Ok(())
 }
