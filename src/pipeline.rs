@@ -205,6 +205,7 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
         Some(directory) => cache::declarations(&root, &inventory, directory)?,
         None => (inventory::declarations(&root, inventory.modules.by_name.values())?, Vec::new()),
     };
+    inventory::check_dependencies(&inventory.kernel, &inventory.modules, &declarations)?;
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
     let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();

@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod closure;
 mod depmod;
+mod duplicates;
 mod initrd;
 mod inventory;
 mod roots;

@@ -1,6 +1,6 @@
 //! Why an inventory cannot be made.
 
-use crate::names::{KernelRelease, NameError, TreePath};
+use crate::names::{KernelRelease, ModuleName, NameError, TreePath};
 use crate::root::sysroot::SysrootError;
 
 use super::indexes::LineError;
@@ -68,7 +68,7 @@ pub enum InventoryError {
         /// As written.
         module: String,
         /// The module's name.
-        name: crate::names::ModuleName,
+        name: ModuleName,
         /// The kernel.
         release: KernelRelease,
     },
@@ -83,6 +83,66 @@ pub enum InventoryError {
         count: usize,
         /// The first of them.
         first: TreePath,
+        /// The kernel.
+        release: KernelRelease,
+    },
+    /// Another file of a module is the one that depmod takes.
+    #[error(
+        "{path} names {listed} as the module {name}, but by depmod's search order {better} comes first: the index is older than that file or than depmod.d; run 'depmod {release}' inside the root"
+    )]
+    NotFirst {
+        /// `modules.dep`.
+        path: TreePath,
+        /// The module.
+        name: ModuleName,
+        /// The file that is listed.
+        listed: TreePath,
+        /// The file that depmod takes.
+        better: TreePath,
+        /// The kernel.
+        release: KernelRelease,
+    },
+    /// `modules.dep` names a file that depmod passes over.
+    #[error(
+        "{path} line {line}: the module file {module} is excluded by depmod.d: run 'depmod {release}' inside the root, or take the exclude away"
+    )]
+    Excluded {
+        /// `modules.dep`.
+        path: TreePath,
+        /// From 1.
+        line: usize,
+        /// The file.
+        module: TreePath,
+        /// The kernel.
+        release: KernelRelease,
+    },
+    /// Modules outside of the module directory.
+    #[error(
+        "{path} line {line}: the module {module} is outside of the kernel's module directory, by 'external {directory}' in {file}: move it to updates/ there, remove that line, and run 'depmod {release}' inside the root"
+    )]
+    External {
+        /// `modules.dep`.
+        path: TreePath,
+        /// From 1.
+        line: usize,
+        /// As written.
+        module: String,
+        /// The external directory, as written.
+        directory: String,
+        /// The file of depmod.d.
+        file: String,
+        /// The kernel.
+        release: KernelRelease,
+    },
+    /// A module declares a dependency that `modules.dep` does not have.
+    #[error(
+        "modules.dep is older than the module {module}: it does not say that this needs {needs}; run 'depmod {release}' inside the root"
+    )]
+    OlderThanModule {
+        /// The module's file.
+        module: TreePath,
+        /// What it needs.
+        needs: ModuleName,
         /// The kernel.
         release: KernelRelease,
     },

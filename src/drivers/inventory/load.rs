@@ -1,20 +1,23 @@
 //! [`load`]: an [`Inventory`] from a root. Opens the files, hands their content to the parsers, and holds what they say
 //! against the files that are there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::sysroot::{EntryType, Metadata, Sysroot, SysrootError};
 
-use super::links::{self, Node};
+use super::depmod_d::Config;
 use super::{
-    AliasList, Compression, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules, indexes, kernels,
+    AliasList, Compression, Declarations, Firmware, Inventory, InventoryError, Kernel, LineError, Module, Modules,
+    indexes, kernels,
 };
 
 /// Bytes that an index may have. The largest of Debian's 6.12 has 1.4 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
-/// Names in a module directory that depmod does not enter: they lead to sources.
+/// Names right in a module directory that are not entered: they lead to sources.
 const NOT_MODULES: [&[u8]; 2] = [b"build", b"source"];
+/// Directories in directories: deeper is a damaged or hostile tree.
+const DEEPEST: usize = 64;
 
 /// What the root has. `choice` names the kernel; without it the newest is taken.
 ///
@@ -43,60 +46,37 @@ fn modules(root: &Sysroot, kernel: &Kernel) -> Result<Modules, InventoryError> {
     let dep_path = kernel.modules.join("modules.dep")?;
     let no_index = || InventoryError::NoIndex { path: dep_path.clone(), release: kernel.release.clone() };
     let dep = index.text("modules.dep")?.ok_or_else(no_index)?;
-    let ((tree, listed), (aliases, rest)) = rayon::join(
-        || rayon::join(|| ModuleTree::walk(root, &kernel.modules), || index.parsed("modules.dep", indexes::dep(&dep))),
+    let config = Config::load(root, &kernel.release)?;
+    refuse_external(&config, &dep, &dep_path, kernel)?;
+    let ((tree, entries), (aliases, others)) = rayon::join(
+        || {
+            let walk = || ModuleTree::walk(root, &kernel.modules, &config);
+            rayon::join(walk, || index.parsed("modules.dep", indexes::dep(&dep)))
+        },
         || rayon::join(|| index.aliases("modules.alias"), || index.others()),
     );
-    let mut out = files(&index, &dep_path, listed?, tree?)?;
-    let rest = rest?;
-    out.aliases = aliases?;
-    (out.soft, out.weak, out.builtin) = (rest.soft, rest.weak, rest.builtin);
-    (out.devnames, out.order) = (rest.devnames, rest.order);
-    (out.builtin_aliases, out.builtin_firmware) = (rest.builtin_aliases, rest.builtin_firmware);
-    Ok(out)
-}
-
-/// The lines of `modules.dep` held against the files of the module directory.
-fn files(
-    index: &Index<'_>,
-    dep_path: &TreePath,
-    listed: Vec<indexes::Dependency<'_>>,
-    tree: ModuleTree,
-) -> Result<Modules, InventoryError> {
-    let Index { root, kernel } = index;
-    let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(tree.files.len());
-    for (place, (path, _)) in tree.files.iter().enumerate() {
-        places.extend(path.strip_prefix(&kernel.modules).map(|relative| (relative, place)));
-    }
-    let mut is_listed = vec![false; tree.files.len()];
-    let mut modules = Vec::with_capacity(listed.len());
-    let mut dependencies = Vec::with_capacity(listed.len());
-    let mut lines = HashMap::with_capacity(listed.len());
-    for entry in listed {
-        let normal = || kernel.modules.join(entry.path);
-        let mut place = places.get(entry.path.as_bytes()).copied();
-        if place.is_none() {
-            // Written in another way, such as with two slashes.
-            place = normal()?.strip_prefix(&kernel.modules).and_then(|relative| places.get(relative)).copied();
-        }
-        let found = match place.and_then(|place| Some((place, tree.files.get(place)?))) {
-            Some((place, (path, bytes))) => {
-                if let Some(listed) = is_listed.get_mut(place) {
-                    *listed = true;
-                }
-                Some((path.clone(), *bytes))
-            }
-            None => behind_links(root, &normal()?)?,
+    let tree = tree?;
+    let mut out = Modules { index_files: tree.top_files.clone(), aliases: aliases?, ..others? };
+    // The paths that the index names, and where links are among them, what these lead to.
+    let mut listed = BTreeSet::new();
+    for entry in entries? {
+        let Some((path, bytes)) = module_file(root, kernel, entry.path, &tree.files)? else {
+            return Err(InventoryError::MissingModule {
+                path: dep_path,
+                line: entry.line,
+                module: entry.path.to_owned(),
+                release: kernel.release.clone(),
+            });
         };
-        let (line, release) = (entry.line, kernel.release.clone());
-        let Some((path, bytes)) = found else {
-            let (path, module) = (dep_path.clone(), entry.path.to_owned());
-            return Err(InventoryError::MissingModule { path, line, module, release });
-        };
-        if lines.insert(entry.name.clone(), line).is_some() {
-            let (path, module) = (dep_path.clone(), entry.path.to_owned());
-            return Err(InventoryError::DuplicateModule { path, line, module, name: entry.name, release });
+        let named = kernel.modules.join(entry.path)?;
+        if entry.path.split('/').any(|name| config.excludes(name.as_bytes())) {
+            let release = kernel.release.clone();
+            return Err(InventoryError::Excluded { path: dep_path, line: entry.line, module: named, release });
         }
+        if path != named {
+            listed.extend(root.resolve(&named)?.1);
+        }
+        listed.extend([path.clone(), named]);
         let module = Module {
             name: entry.name.clone(),
             path,
@@ -104,32 +84,19 @@ fn files(
             bytes,
             compression: Compression::of(entry.path.as_bytes()).0,
         };
-        modules.push((entry.name.clone(), module));
-        dependencies.push((entry.name, entry.needs));
+        if out.by_name.insert(entry.name.clone(), module).is_some() {
+            return Err(InventoryError::DuplicateModule {
+                path: dep_path,
+                line: entry.line,
+                module: entry.path.to_owned(),
+                name: entry.name,
+                release: kernel.release.clone(),
+            });
+        }
+        out.dependencies.insert(entry.name, entry.needs);
     }
-    // Maps are built of all at once: that is cheaper than a search for each.
-    let mut out = Modules {
-        by_name: modules.into_iter().collect(),
-        dependencies: dependencies.into_iter().collect(),
-        index_files: tree.top_files,
-        ..Modules::default()
-    };
-    let mut unlisted = Vec::new();
-    let others = tree.files.into_iter().zip(is_listed).filter(|(_, listed)| !listed).map(|((path, _), _)| path);
-    for path in others {
-        let Some(name) = ModuleName::from_file(path.as_bytes()) else { continue };
-        // Of several files of one name depmod lists the first by its search order; kmod never loads the others.
-        if out.by_name.contains_key(&name) { out.shadowed.push(path) } else { unlisted.push(path) }
-    }
-    match unlisted.first() {
-        None => Ok(out),
-        Some(first) => Err(InventoryError::Unlisted {
-            path: dep_path.clone(),
-            count: unlisted.len(),
-            first: first.clone(),
-            release: kernel.release.clone(),
-        }),
-    }
+    out.shadowed = tree.unlisted(&listed, &out.by_name, &config, kernel, &dep_path)?;
+    Ok(out)
 }
 
 /// Reads and parses one kernel's indexes, saying in errors which file it was.
@@ -194,9 +161,19 @@ fn absent<T>(result: Result<T, SysrootError>) -> Result<Option<T>, InventoryErro
     }
 }
 
-/// The resolved path and the bytes of what was not met as a file: a link, or below one. `None` where there is no regular file.
-fn behind_links(root: &Sysroot, path: &TreePath) -> Result<Option<(TreePath, u64)>, InventoryError> {
-    match absent(root.canonical(path))? {
+/// The resolved path and the bytes of a line's file; `None` where there is no regular file.
+fn module_file(
+    root: &Sysroot,
+    kernel: &Kernel,
+    relative: &str,
+    files: &BTreeMap<TreePath, (ModuleName, u64)>,
+) -> Result<Option<(TreePath, u64)>, InventoryError> {
+    let path = kernel.modules.join(relative)?;
+    if let Some((_, bytes)) = files.get(&path) {
+        return Ok(Some((path, *bytes)));
+    }
+    // Not met as a file: a link, or below one.
+    match absent(root.canonical(&path))? {
         Some(target) if root.kind(&target)? == Some(EntryType::File) => {
             let bytes = size(&root.metadata(&target)?);
             Ok(Some((target, bytes)))
@@ -210,27 +187,174 @@ fn size(metadata: &Metadata) -> u64 {
 }
 
 /// The files of a module directory.
+#[derive(Default)]
 struct ModuleTree {
-    /// Module files by path, with their bytes; links to them not followed.
-    files: Vec<(TreePath, u64)>,
+    /// Module files by path, with name and bytes; links to them not followed.
+    files: BTreeMap<TreePath, (ModuleName, u64)>,
+    /// Links to module files, with the name, and whether there is a link that can be removed: what lies below a link to a
+    /// directory is elsewhere.
+    links: BTreeMap<TreePath, (ModuleName, bool)>,
+    /// Module files that `depmod.d` excludes.
+    excluded: BTreeSet<TreePath>,
     /// Names of the files right in the directory.
     top_files: BTreeSet<String>,
 }
 
+/// A directory to be read.
+struct Pending {
+    path: TreePath,
+    depth: usize,
+    /// depmod does not enter it.
+    excluded: bool,
+    /// Reached by a link.
+    linked: bool,
+}
+
 impl ModuleTree {
-    fn walk(root: &Sysroot, top: &TreePath) -> Result<Self, InventoryError> {
-        let mut out = Self { files: Vec::new(), top_files: BTreeSet::new() };
-        let enter = |path: &TreePath| !path.strip_prefix(top).is_some_and(|relative| NOT_MODULES.contains(&relative));
-        for (path, node) in links::walk(root, top, enter)? {
-            let Node::File(bytes) = node else { continue };
-            if ModuleName::from_file(path.as_bytes()).is_some() {
-                out.files.push((path, bytes));
-            } else if let Some(name) = path.strip_prefix(top).and_then(|name| std::str::from_utf8(name).ok())
-                && !name.contains('/')
-            {
-                out.top_files.insert(name.to_owned());
+    fn walk(root: &Sysroot, top: &TreePath, config: &Config) -> Result<Self, InventoryError> {
+        let mut out = Self::default();
+        // Directories that links led to: each is entered once, and none that is on the way here or is read anyway.
+        let mut seen = BTreeSet::new();
+        let mut pending = vec![Pending { path: top.clone(), depth: 0, excluded: false, linked: false }];
+        while let Some(Pending { path: parent, depth, excluded, linked }) = pending.pop() {
+            let directory = root.directory(&parent)?;
+            for entry in directory.names()? {
+                if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) {
+                    continue;
+                }
+                let metadata = directory.metadata_of(&entry)?;
+                let excluded = excluded || config.excludes(&entry);
+                let path = parent.join(&entry)?;
+                let name = ModuleName::from_file(&entry);
+                match (EntryType::of(&metadata), name) {
+                    (EntryType::Directory, _) if depth < DEEPEST => {
+                        pending.push(Pending { path, depth: depth + 1, excluded, linked });
+                    }
+                    (EntryType::File, Some(_)) if excluded && linked => {}
+                    (EntryType::File, Some(_)) if excluded => {
+                        out.excluded.insert(path);
+                    }
+                    (EntryType::File, Some(name)) if linked => {
+                        out.links.insert(path, (name, false));
+                    }
+                    (EntryType::File, Some(name)) => {
+                        out.files.insert(path, (name, size(&metadata)));
+                    }
+                    (EntryType::File, None) if depth == 0 => out.top_files.extend(String::from_utf8(entry)),
+                    (EntryType::Symlink, name) if !excluded && depth < DEEPEST => {
+                        let target = match root.canonical(&path) {
+                            Ok(target) => target,
+                            // A link to nothing is no module.
+                            Err(SysrootError::Path { .. }) => continue,
+                            Err(error) => return Err(error.into()),
+                        };
+                        match (root.kind(&target)?, name) {
+                            (Some(EntryType::File), Some(name)) => {
+                                out.links.insert(path, (name, !linked));
+                            }
+                            (Some(EntryType::Directory), _)
+                                if !target.starts_with(top) && !top.starts_with(&target) && seen.insert(target) =>
+                            {
+                                pending.push(Pending { path, depth: depth + 1, excluded, linked: true });
+                            }
+                            _ => {}
+                        }
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(out)
     }
+
+    /// Those files that no index names and that may go, since depmod prefers another file or excludes them.
+    ///
+    /// # Errors
+    /// depmod would list one of them.
+    fn unlisted(
+        self,
+        listed: &BTreeSet<TreePath>,
+        by_name: &BTreeMap<ModuleName, Module>,
+        config: &Config,
+        kernel: &Kernel,
+        index: &TreePath,
+    ) -> Result<Vec<TreePath>, InventoryError> {
+        let relative =
+            |path: &TreePath| path.strip_prefix(&kernel.modules).map(String::from_utf8_lossy).map(String::from);
+        let files = self.files.into_iter().map(|(path, (name, _))| (path, name, true));
+        let links = self.links.into_iter().map(|(path, (name, removable))| (path, name, removable));
+        let (mut shadowed, mut unlisted) = (self.excluded, BTreeSet::new());
+        // A file that only a link's line stands for still competes: by its own path depmod might take it.
+        for (path, name, removable) in files.chain(links) {
+            let Some(winner) = by_name.get(&name) else {
+                if !listed.contains(&path) {
+                    unlisted.insert(path);
+                }
+                continue;
+            };
+            if relative(&path).is_some_and(|relative| config.prefers(&relative, &winner.relative)) {
+                return Err(InventoryError::NotFirst {
+                    path: index.clone(),
+                    name,
+                    listed: kernel.modules.join(&winner.relative)?,
+                    better: path,
+                    release: kernel.release.clone(),
+                });
+            }
+            if removable && !listed.contains(&path) {
+                shadowed.insert(path);
+            }
+        }
+        match unlisted.first() {
+            Some(first) => Err(InventoryError::Unlisted {
+                path: index.clone(),
+                count: unlisted.len(),
+                first: first.clone(),
+                release: kernel.release.clone(),
+            }),
+            None => Ok(shadowed.into_iter().filter(|path| !listed.contains(path)).collect()),
+        }
+    }
+}
+
+/// depmod lists modules of `external` directories by absolute paths, which nothing else here expects.
+fn refuse_external(config: &Config, dep: &str, index: &TreePath, kernel: &Kernel) -> Result<(), InventoryError> {
+    let Some((file, directory)) = config.external() else { return Ok(()) };
+    match dep.lines().enumerate().find(|(_, line)| line.starts_with('/')) {
+        Some((number, line)) => Err(InventoryError::External {
+            path: index.clone(),
+            line: number + 1,
+            module: line.split(':').next().unwrap_or_default().to_owned(),
+            directory: directory.clone(),
+            file: file.clone(),
+            release: kernel.release.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Holds `modules.dep` against what the modules say of themselves: a module that was replaced after depmod ran may need others.
+/// What is built in, or not in the root at all (no depmod would find it), is passed over.
+///
+/// # Errors
+/// A module declares a dependency (`depends=`) on one that is there, and its line does not have it.
+pub fn check_dependencies(
+    kernel: &Kernel,
+    modules: &Modules,
+    declarations: &Declarations,
+) -> Result<(), InventoryError> {
+    for (name, declared) in declarations {
+        let (Some(module), Some(line)) = (modules.by_name.get(name), modules.dependencies.get(name)) else { continue };
+        let is_missing = |needs: &&ModuleName| {
+            modules.by_name.contains_key(*needs) && !modules.builtin.contains(*needs) && !line.contains(*needs)
+        };
+        if let Some(needs) = declared.depends.iter().find(is_missing) {
+            return Err(InventoryError::OlderThanModule {
+                module: module.path.clone(),
+                needs: needs.clone(),
+                release: kernel.release.clone(),
+            });
+        }
+    }
+    Ok(())
 }

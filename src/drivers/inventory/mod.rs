@@ -8,6 +8,7 @@
 mod aliases;
 pub mod cache;
 mod decompress;
+mod depmod_d;
 mod elf;
 mod end;
 mod error;
@@ -31,7 +32,7 @@ pub use error::{InventoryError, ModuleFileError};
 pub use firmware::Found;
 pub use indexes::LineError;
 pub use kernels::kernels;
-pub use load::load;
+pub use load::{check_dependencies, load};
 pub use microcode::{Microcode, has_microcode, microcode};
 pub use modinfo::{Declarations, Declared, ModInfo, declarations, read_modinfo};
 
@@ -122,8 +123,8 @@ pub struct Modules {
     pub devnames: Vec<(ModuleName, String)>,
     /// `modules.order`: relative paths without the compression suffix (`kernel/.../x.ko`), in load order.
     pub order: Vec<String>,
-    /// Module files that `modules.dep` does not list since another file of the same name wins (`updates/` before
-    /// `kernel/`): never loaded.
+    /// Module files, and links to such, that `modules.dep` does not list since another file of the same name wins
+    /// (`updates/` before `kernel/`) or since `depmod.d` excludes them: never loaded.
     pub shadowed: Vec<TreePath>,
     /// Files of the module directory itself (indexes, `vmlinuz`, links `build` and `source` excluded) by name.
     pub index_files: BTreeSet<String>,

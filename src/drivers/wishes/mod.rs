@@ -15,18 +15,12 @@ pub mod lists;
 pub mod modprobe;
 pub mod mounts;
 
-use std::collections::BTreeMap;
-
 use crate::drivers::target::Source;
 use crate::names::TreePath;
-use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
+use crate::root::conf_files::{files, files_in, text};
+use crate::root::sysroot::{Sysroot, SysrootError};
 
 pub use modprobe::Modprobe;
-
-/// A configuration file larger than this is none.
-const LIMIT: u64 = 1 << 20;
-/// Directories of configuration files, first wins (`conf_files_list` of systemd, `conf_files_get` of kmod).
-const PARENTS: [&str; 5] = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
 
 /// What is wished for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,49 +85,6 @@ impl Wishes {
             out.modprobe.add(&text, &path);
         }
         Ok(out)
-    }
-}
-
-/// The files of a kind of configuration directory, by name: of several of one name the first directory's.
-fn files(root: &Sysroot, directory: &str, suffix: &str) -> Result<Vec<(String, String)>, SysrootError> {
-    let all: Vec<String> = PARENTS.iter().map(|parent| format!("{parent}/{directory}")).collect();
-    files_in(root, &all.iter().map(String::as_str).collect::<Vec<_>>(), suffix)
-}
-
-fn files_in(root: &Sysroot, directories: &[&str], suffix: &str) -> Result<Vec<(String, String)>, SysrootError> {
-    let mut found: BTreeMap<Vec<u8>, TreePath> = BTreeMap::new();
-    for directory in directories {
-        let directory = TreePath::new(directory)?;
-        let entries = match root.read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(error),
-        };
-        for entry in entries.into_iter().filter(|entry| entry.name.ends_with(suffix.as_bytes())) {
-            let path = directory.join(&entry.name)?;
-            found.entry(entry.name).or_insert(path);
-        }
-    }
-    let mut out = Vec::new();
-    for path in found.into_values() {
-        if let Some(text) = text(root, &path)? {
-            out.push((path.to_string(), text));
-        }
-    }
-    Ok(out)
-}
-
-/// A file's text, bytes that are not UTF-8 replaced; `None` where there is no regular file: a link to `/dev/null` masks one.
-fn text(root: &Sysroot, path: &TreePath) -> Result<Option<String>, SysrootError> {
-    let resolved = match root.canonical(path) {
-        Ok(resolved) => resolved,
-        // Nothing, a link to nothing, or a loop: for the programs that read these files there is none.
-        Err(SysrootError::Path { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match root.kind(&resolved)? {
-        Some(EntryType::File) => Ok(Some(String::from_utf8_lossy(&root.read(&resolved, LIMIT)?).into_owned())),
-        _ => Ok(None),
     }
 }
 
