@@ -25,7 +25,7 @@ const COMPILED_LIMIT: usize = 64 << 10;
 
 /// What `depmod.d` says for one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Config {
+pub struct Config {
     /// Paths below the module directory without suffix, and how late they are written: later ones win.
     overrides: HashMap<String, usize>,
     /// Directories of the search order and their places, from 0.
@@ -43,14 +43,15 @@ impl Config {
     ///
     /// # Errors
     /// As [`conf_files::files`].
-    pub(super) fn load(root: &Sysroot, release: &KernelRelease) -> Result<Self, SysrootError> {
+    pub fn load(root: &Sysroot, release: &KernelRelease) -> Result<Self, SysrootError> {
         let mut files = conf_files::files(root, "depmod.d", ".conf")?;
         files.retain(|(path, _)| !path.rsplit('/').next().is_some_and(|name| name.starts_with('.')));
         Ok(Self::parse(&files, release))
     }
 
-    /// Lines that depmod ignores (unknown words, too few) are ignored.
-    fn parse(files: &[(String, String)], release: &KernelRelease) -> Self {
+    /// What files (path and text), in this order, say for one kernel. Lines that depmod ignores (unknown words, too few) are
+    /// ignored.
+    pub fn parse(files: &[(String, String)], release: &KernelRelease) -> Self {
         let mut out = Self::default();
         let (mut place, mut late) = (0, 0);
         for (path, text) in files {
@@ -104,18 +105,18 @@ impl Config {
     }
 
     /// Whether depmod passes over a file or directory of this name.
-    pub(super) fn excludes(&self, name: &[u8]) -> bool {
+    pub fn excludes(&self, name: &[u8]) -> bool {
         matches!(name, b"build" | b"source") || std::str::from_utf8(name).is_ok_and(|name| self.excludes.contains(name))
     }
 
     /// File and directory of an `external` line for this kernel.
-    pub(super) fn external(&self) -> Option<&(String, String)> {
+    pub fn external(&self) -> Option<&(String, String)> {
         self.external.as_ref()
     }
 
     /// Whether depmod takes `file` and not `other` (paths below the module directory of files of one module), in whatever
     /// order it meets them.
-    pub(super) fn prefers(&self, file: &str, other: &str) -> bool {
+    pub fn prefers(&self, file: &str, other: &str) -> bool {
         self.replaces(file, other) && !self.replaces(other, file)
     }
 

@@ -8,7 +8,7 @@
 mod aliases;
 pub mod cache;
 mod decompress;
-mod depmod_d;
+pub mod depmod_d;
 mod elf;
 mod end;
 mod error;

@@ -31,6 +31,11 @@ fn tree_path(bytes: &[u8]) {
     assert!(path.as_path().is_relative());
     assert_eq!(TreePath::new(path.as_bytes()).as_ref(), Ok(&path));
     assert!(!path.to_string().contains(char::is_control));
+    // Joined in any two parts it is the same path.
+    for at in (0..bytes.len()).filter(|&at| bytes[at] == b'/').take(8) {
+        let head = TreePath::new(&bytes[..at]).expect("a part of a path");
+        assert_eq!(head.join(&bytes[at + 1..]).as_ref(), Ok(&path));
+    }
     if let Some(parent) = path.parent() {
         assert!(path.starts_with(&parent) && path != parent);
         assert_eq!(parent.join(path.file_name()).as_ref(), Ok(&path));
