@@ -69,7 +69,7 @@ impl Case {
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             usize::try_from((mixed ^ (mixed >> 31)) >> 33).unwrap() % limit
         };
-        let size = 1 << below(usize::try_from(names.len().ilog2()).unwrap() + 1);
+        let size = 1 << below(usize::try_from(names.len().ilog2()).unwrap());
         let size = (size + below(size)).min(names.len());
         self.closure((0..size).map(|_| names[below(names.len())].clone()))
     }

@@ -162,7 +162,7 @@ fn depmod_finds_no_unresolved_symbol_in_a_slimmed_tree() {
     assert!(alone.contains("needs unknown symbol fat_"), "{alone}");
 }
 
-/// A root with modules that were built after the kernel: copies of `fat` and `mii` under other names, later in depmod's order.
+/// A root with modules that were built after the kernel: copies of `fat` and `failover` under other names, later in depmod's order.
 #[test]
 fn symbols_of_a_dropped_addition_are_those_of_the_module_that_it_had_replaced() {
     let directory = tempfile::tempdir().unwrap();
@@ -173,7 +173,7 @@ fn symbols_of_a_dropped_addition_are_those_of_the_module_that_it_had_replaced() 
     let release = Case::of("cloud").release().to_owned();
     let modules = directory.path().join("usr/lib/modules").join(&release);
     fs::create_dir(modules.join("updates")).unwrap();
-    for (from, to) in [("fs/fat/fat", "new-fat"), ("fs/fat/fat", "newer-fat"), ("drivers/net/mii", "new-mii")] {
+    for (from, to) in [("fs/fat/fat", "new-fat"), ("fs/fat/fat", "newer-fat"), ("net/core/failover", "new-failover")] {
         fs::copy(modules.join(format!("kernel/{from}.ko.xz")), modules.join(format!("updates/{to}.ko.xz"))).unwrap();
     }
     super::depmod(directory.path(), &release);
@@ -187,7 +187,7 @@ fn symbols_of_a_dropped_addition_are_those_of_the_module_that_it_had_replaced() 
     assert_eq!(users(&name("fat")), [], "depmod gives the symbols to the later module");
     case.check(&case.all(), "all");
     // Without the additions and what needs them, in all combinations.
-    for dropped in [&["new_fat"][..], &["newer_fat"], &["new_fat", "newer_fat"], &["new_mii"], &["fat"]] {
+    for dropped in [&["new_fat"][..], &["newer_fat"], &["new_fat", "newer_fat"], &["new_failover"], &["fat"]] {
         let dropped: BTreeSet<ModuleName> =
             dropped.iter().map(|dropped| name(dropped)).flat_map(|name| [users(&name), vec![name]].concat()).collect();
         let kept: BTreeSet<ModuleName> = case.all().difference(&dropped).cloned().collect();
