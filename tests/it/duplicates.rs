@@ -337,7 +337,9 @@ fn hostile_lines_do_no_harm() {
     for line in lines {
         root.write("etc/depmod.d/a.conf", line);
         let what = String::from_utf8_lossy(line.get(..60).unwrap_or(line)).into_owned();
-        let index = root.depmod();
+        // depmod itself does not survive the expressions that grow without end.
+        let grows = line.len() > 50_000 || line.windows(7).any(|part| part == b"{9,999}");
+        let index = if grows { root.index() } else { root.depmod() };
         let inventory = root.load().unwrap_or_else(|error| panic!("{what:?}: {error}\n{index}"));
         assert_eq!(inventory.modules.by_name.len(), 1, "{what:?}");
     }

@@ -121,7 +121,7 @@ pub fn declarations_with<'a>(
     let read = |pack: &Pack| -> Result<Vec<ReadModule>, InventoryError> {
         let read = |buffer: &mut Vec<u8>, module: &&Module| {
             let entry = pack.entries.get(&module.relative);
-            let probe = probes.hash_one(&module.relative) % PROBE == 0;
+            let probe = probes.hash_one(&module.relative).is_multiple_of(PROBE);
             read_one(root, module, entry, probe, buffer)
         };
         modules.par_iter().map_init(Vec::new, read).collect::<Vec<_>>().into_iter().collect()

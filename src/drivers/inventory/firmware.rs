@@ -170,7 +170,10 @@ impl Firmware {
             let mut next = Vec::new();
             for place in &places {
                 let names = match is_pattern(component) {
-                    true => self.children(&place.directory).filter(|name| matches(component, name)).collect(),
+                    true => {
+                        let children = self.children(&place.directory, literal(component));
+                        children.filter(|name| matches(component, name)).collect()
+                    }
                     false => vec![(*component).to_owned()],
                 };
                 for name in names {
@@ -210,27 +213,35 @@ impl Firmware {
             };
             matches(last, std::str::from_utf8(plain).ok()?).then_some((compression, file))
         };
-        self.children(directory).filter_map(form).collect()
+        self.children(directory, literal(last)).filter_map(form).collect()
     }
 
-    /// The names in a directory that are UTF-8 (no driver asks for others), each once.
-    fn children(&self, directory: &TreePath) -> impl Iterator<Item = String> {
-        let mut previous = Vec::new();
-        let below = self.entries.range(directory.clone()..).map(|(path, _)| path);
-        let below = below.take_while(|path| path.as_bytes().starts_with(directory.as_bytes()));
-        below.filter_map(|path| path.strip_prefix(directory)).filter_map(move |rest| {
-            let name = rest.split(|&b| b == b'/').next()?;
+    /// The names in a directory that begin with `start` and are UTF-8 (no driver asks for others), each once.
+    fn children(&self, directory: &TreePath, start: &str) -> impl Iterator<Item = String> {
+        let mut previous: &[u8] = &[];
+        let first = directory.join(start).unwrap_or_else(|_| directory.clone());
+        let begins = first.clone();
+        let below = self.entries.range(first..).map(|(path, _)| path);
+        let below = below.take_while(move |path| path.as_bytes().starts_with(begins.as_bytes()));
+        let directory = directory.clone();
+        below.filter_map(move |path| {
+            let name = path.strip_prefix(&directory)?.split(|&b| b == b'/').next()?;
             if previous == name {
                 return None;
             }
-            previous = name.to_vec();
-            String::from_utf8(name.to_vec()).ok()
+            previous = name;
+            std::str::from_utf8(name).ok().map(str::to_owned)
         })
     }
 
     fn child(&self, directory: &TreePath, name: &str) -> Option<TreePath> {
         directory.join(name).ok()
     }
+}
+
+/// What stands before the first wildcard of a component.
+fn literal(component: &str) -> &str {
+    component.split(['*', '?', '[']).next().unwrap_or_default()
 }
 
 /// The kernel's order.

@@ -217,7 +217,9 @@ impl ModuleTree {
         let mut seen = BTreeSet::new();
         let mut pending = vec![Pending { path: top.clone(), depth: 0, excluded: false, linked: false }];
         while let Some(Pending { path: parent, depth, excluded, linked }) = pending.pop() {
-            let directory = root.directory(&parent)?;
+            // A walk follows no link by itself: where one led here, the directory behind it is read.
+            let real = if linked { root.canonical(&parent)? } else { parent.clone() };
+            let directory = root.directory(&real)?;
             for entry in directory.names()? {
                 if depth == 0 && NOT_MODULES.contains(&entry.as_slice()) {
                     continue;
