@@ -73,7 +73,7 @@ fn step(Link { from, edge, to, source }: &Link) -> String {
 /// What `--keep NAME` adds; nothing where the option is another.
 fn cost(plan: &Plan, option: &str) -> String {
     let pattern = option.strip_prefix("--keep ").and_then(|rest| rest.split(',').next());
-    let Some(Ok(Cost { modules, firmware, bytes })) = pattern.map(|pattern| plan.cost_of(pattern)) else {
+    let Some(Cost { modules, firmware, bytes }) = pattern.and_then(|pattern| plan.cost_of(pattern).ok()) else {
         return String::new();
     };
     let noun =
