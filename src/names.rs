@@ -38,7 +38,7 @@ pub enum NameError {
 /// A path inside a root or an image: bytes, relative, without empty, `.` or `..` components. The root itself is the empty
 /// path. Ordered by bytes, so that a directory stands before what it holds.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct TreePath(Vec<u8>);
+pub struct TreePath(Arc<[u8]>);
 
 impl TreePath {
     /// Normalises `path`: leading, doubled and trailing slashes and `.` components go away.
@@ -63,13 +63,13 @@ impl TreePath {
                 }
             }
         }
-        Ok(Self(out))
+        Ok(Self(out.into()))
     }
 
     /// The root itself.
     #[must_use]
-    pub const fn root() -> Self {
-        Self(Vec::new())
+    pub fn root() -> Self {
+        Self::default()
     }
 
     /// The bytes, without a leading slash.
@@ -105,7 +105,7 @@ impl TreePath {
         // Most tails are a name from a directory or a path from an index, with nothing to normalise.
         let is_normal = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
         match tail.split(|&b| b == b'/').all(is_normal) && !tail.contains(&0) {
-            true => Ok(Self(bytes)),
+            true => Ok(Self(bytes.into())),
             false => Self::new(bytes),
         }
     }
@@ -117,7 +117,7 @@ impl TreePath {
             return None;
         }
         let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
-        Some(Self(self.0.get(..end).unwrap_or_default().to_vec()))
+        Some(Self(self.0.get(..end).unwrap_or_default().into()))
     }
 
     /// The last component; empty for the root itself.
@@ -132,7 +132,7 @@ impl TreePath {
         if dir.is_root() {
             return Some(&self.0);
         }
-        let rest = self.0.strip_prefix(dir.0.as_slice())?;
+        let rest = self.0.strip_prefix(&*dir.0)?;
         rest.strip_prefix(b"/")
     }
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::PipelineError;
-use crate::drivers::inventory::cache::{Pack, declarations_with};
-use crate::drivers::inventory::{Declarations, Inventory};
+use crate::drivers::inventory::cache::{Cached, Pack, declarations_with};
+use crate::drivers::inventory::{Declarations, Inventory, check_dependencies};
 use crate::root::sysroot::Sysroot;
 
 /// A pack larger than this is none. Debian's 6.12 has 0.8 MiB.
@@ -33,7 +33,15 @@ pub(super) fn declarations(
         warnings.push(format!("--cache: {} is not used: {problem}; {advice}", path.display()));
         None
     });
-    let cached = declarations_with(root, inventory.modules.by_name.values(), &pack.unwrap_or_default())?;
+    let modules = || inventory.modules.by_name.values();
+    let mut cached = declarations_with(root, modules(), &pack.unwrap_or_default())?;
+    // What contradicts modules.dep may be the pack's fault.
+    let (kernel, given) = (&inventory.kernel, &cached.declarations);
+    if cached.used > 0 && check_dependencies(kernel, &inventory.modules, given).is_err() {
+        let own = declarations_with(root, modules(), &Pack::default())?;
+        let wrong = own.declarations.iter().find(|(name, declared)| given.get(*name) != Some(declared));
+        cached = Cached { wrong: wrong.map(|(name, _)| name.clone()), ..own };
+    }
     if let Some(module) = &cached.wrong {
         warnings.push(format!(
             "--cache: {} says something else of {module} than the module itself: none of it was used, and it is made anew; find \

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::names::{FirmwarePath, ModuleName};
-use crate::root::sysroot::Sysroot;
+use crate::root::sysroot::{Directory, Sysroot};
 
 use super::modinfo::{self, Declarations, Declared};
 use super::{Compression, InventoryError, Module};
@@ -36,6 +36,8 @@ const ITEM: char = '\x1e';
 const PROBE: u64 = 512;
 /// Bytes of a file that an entry may be keyed by: more is no saving.
 const LONGEST_KEY: u64 = 4 << 20;
+/// Modules that a thread reads one after the other.
+const TOGETHER: usize = 64;
 
 /// What is known of one module file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,13 +68,15 @@ pub struct Cached {
     pub wrong: Option<ModuleName>,
 }
 
-/// A module's declarations, and its entry where it can have one.
-struct ReadModule {
-    name: ModuleName,
-    relative: String,
+/// What came of one module.
+struct ReadModule<'a> {
+    module: &'a Module,
     declared: Declared,
-    entry: Option<Entry>,
+    /// The first bytes of the file that were decoded and their SHA-256, where it was decoded and can have an entry.
+    key: Option<(u64, [u8; 32])>,
+    /// The entry's key fitted.
     used: bool,
+    /// The entry's key fitted, and what it says is not what the module says.
     wrong: bool,
 }
 
@@ -87,12 +91,13 @@ impl Pack {
         if hex::encode(Sha256::digest(body)) != sum.trim_end() {
             return Err("it was torn or changed".to_owned());
         }
-        let mut lines = body.lines();
+        let mut lines = body.strip_suffix('\n').unwrap_or(body).split('\n');
         if lines.next() != Some(HEADER) {
             return Err("another version wrote it".to_owned());
         }
-        let entry = |line| entry(line).ok_or_else(|| "it has a line of another form".to_owned());
-        Ok(Self { entries: lines.map(entry).collect::<Result<_, _>>()? })
+        let lines: Vec<_> = lines.collect();
+        let entries: Option<Vec<_>> = lines.into_par_iter().map(entry).collect();
+        Ok(Self { entries: entries.ok_or("it has a line of another form")?.into_iter().collect() })
     }
 
     /// The bytes of a pack, the same for the same entries.
@@ -109,89 +114,95 @@ impl Pack {
 /// What each of `modules` declares, by the entries of `pack` where they fit. The result does not depend on the pack.
 ///
 /// # Errors
-/// As [`modinfo::read_modinfo`], for the first module that fails in the given order.
+/// As [`modinfo::read_modinfo`], for the first module by path that fails.
 pub fn declarations_with<'a>(
     root: &Sysroot,
     modules: impl IntoIterator<Item = &'a Module>,
     pack: &Pack,
 ) -> Result<Cached, InventoryError> {
-    let modules: Vec<&Module> = modules.into_iter().collect();
-    // Other entries in each run; the result does not depend on it.
-    let probes = RandomState::new();
-    let read = |pack: &Pack| -> Result<Vec<ReadModule>, InventoryError> {
-        let read = |buffer: &mut Vec<u8>, module: &&Module| {
-            let entry = pack.entries.get(&module.relative);
-            let probe = probes.hash_one(&module.relative).is_multiple_of(PROBE);
-            read_one(root, module, entry, probe, buffer)
-        };
-        modules.par_iter().map_init(Vec::new, read).collect::<Vec<_>>().into_iter().collect()
-    };
-    let mut all = read(pack)?;
-    let wrong = all.iter().find(|one| one.wrong).map(|one| one.name.clone());
+    let mut modules: Vec<&Module> = modules.into_iter().collect();
+    modules.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let mut all = read(root, &modules, pack)?;
+    let wrong = all.iter().find(|one| one.wrong).map(|one| one.module.name.clone());
     if wrong.is_some() {
-        all = read(&Pack::default())?;
+        all = read(root, &modules, &Pack::default())?;
     }
     let used = all.iter().filter(|one| one.used).count();
-    let cacheable = all.iter().filter(|one| one.entry.is_some()).count();
     // As good: every entry was used, and there are no others.
-    let fresh = (used != cacheable || pack.entries.len() != used).then(|| Pack {
-        entries: all.iter().filter_map(|one| Some((one.relative.clone(), one.entry.clone()?))).collect(),
-    });
-    let declarations = all.into_iter().map(|one| (one.name, one.declared)).collect();
+    let is_as_good = pack.entries.len() == used && all.iter().all(|one| one.used || one.key.is_none());
+    let fresh = (!is_as_good).then(|| Pack { entries: all.iter().filter_map(|one| one.entry(pack)).collect() });
+    let declarations = all.into_iter().map(|one| (one.module.name.clone(), one.declared)).collect();
     Ok(Cached { declarations, fresh, used, wrong })
 }
 
-fn read_one(
-    root: &Sysroot,
-    module: &Module,
+/// Reads `modules`, which are sorted by path, on all threads.
+fn read<'a>(root: &Sysroot, modules: &[&'a Module], pack: &Pack) -> Result<Vec<ReadModule<'a>>, InventoryError> {
+    // Other entries in each run; the result does not depend on it.
+    let probes = RandomState::new();
+    let some = |modules: &[&'a Module]| {
+        let (mut keys, mut buffer) = (Keys { root, directory: None }, Vec::new());
+        let one = |module: &&'a Module| {
+            let entry = pack.entries.get(&module.relative);
+            let probe = probes.hash_one(&module.relative).is_multiple_of(PROBE);
+            read_one(&mut keys, module, entry, probe, &mut buffer)
+        };
+        modules.iter().map(one).collect::<Vec<_>>()
+    };
+    modules.par_chunks(TOGETHER).flat_map_iter(some).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn read_one<'a>(
+    keys: &mut Keys<'_>,
+    module: &'a Module,
     entry: Option<&Entry>,
     probe: bool,
     buffer: &mut Vec<u8>,
-) -> Result<ReadModule, InventoryError> {
-    let known = match entry {
-        Some(entry) if module.compression != Compression::None && fits(root, module, entry, buffer)? => Some(entry),
-        _ => None,
-    };
-    let one = |declared, entry, used, wrong| ReadModule {
-        name: module.name.clone(),
-        relative: module.relative.clone(),
-        declared,
-        entry,
-        used,
-        wrong,
-    };
+) -> Result<ReadModule<'a>, InventoryError> {
+    let is_packed = module.compression != Compression::None;
+    let known = entry.filter(|entry| is_packed && keys.of(module, entry.length, buffer) == Some(entry.digest));
+    let one = |declared, key, used, wrong| ReadModule { module, declared, key, used, wrong };
     if let Some(entry) = known.filter(|_| !probe) {
-        return Ok(one(entry.declared.clone(), Some(entry.clone()), true, false));
+        return Ok(one(entry.declared.clone(), None, true, false));
     }
-    let (info, decoded) = modinfo::read_counted(root, module, buffer)?;
+    let (info, decoded) = modinfo::read_counted(keys.root, module, buffer)?;
     let declared = Declared::from(&info);
     let wrong = known.is_some_and(|entry| entry.declared != declared);
-    let entry = match decoded {
-        Some(length) if length <= LONGEST_KEY && is_plain(&module.relative, &declared) => {
-            digest(root, module, length, buffer)?.map(|digest| Entry { length, digest, declared: declared.clone() })
-        }
-        _ => None,
-    };
-    Ok(one(declared, entry, known.is_some(), wrong))
+    let length = decoded.filter(|_| is_plain(&module.relative, &declared));
+    let key = length.and_then(|length| Some((length, keys.of(module, length, buffer)?)));
+    Ok(one(declared, key, known.is_some(), wrong))
 }
 
-fn fits(root: &Sysroot, module: &Module, entry: &Entry, buffer: &mut Vec<u8>) -> Result<bool, InventoryError> {
-    Ok(entry.length <= LONGEST_KEY.min(module.bytes)
-        && digest(root, module, entry.length, buffer)? == Some(entry.digest))
+impl ReadModule<'_> {
+    /// Its entry in a new pack; `old` is where it was found, if it was.
+    fn entry(&self, old: &Pack) -> Option<(String, Entry)> {
+        let entry = match self.key {
+            Some((length, digest)) => Entry { length, digest, declared: self.declared.clone() },
+            None => old.entries.get(&self.module.relative).filter(|_| self.used)?.clone(),
+        };
+        Some((self.module.relative.clone(), entry))
+    }
 }
 
-/// SHA-256 of the first `length` bytes of a module's file; `None` where it is shorter.
-fn digest(
-    root: &Sysroot,
-    module: &Module,
-    length: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<[u8; 32]>, InventoryError> {
-    buffer.clear();
-    let read = root.file(&module.path)?.take(length).read_to_end(buffer);
-    match read {
-        Ok(read) => Ok((read as u64 == length).then(|| Sha256::digest(&*buffer).into())),
-        Err(source) => Err(InventoryError::Module { path: module.path.clone(), source: source.into() }),
+/// Reads keys. Most of the time goes into finding files: of modules in one directory, it is opened once.
+struct Keys<'a> {
+    root: &'a Sysroot,
+    directory: Option<Directory>,
+}
+
+impl Keys<'_> {
+    /// SHA-256 of the first `length` bytes of a module's file; `None` where that cannot be had, since whoever decodes the file
+    /// then says why.
+    fn of(&mut self, module: &Module, length: u64, buffer: &mut Vec<u8>) -> Option<[u8; 32]> {
+        let length = usize::try_from(length).ok().filter(|_| length <= LONGEST_KEY.min(module.bytes))?;
+        let parent = module.path.parent()?;
+        let directory = match self.directory.take().filter(|directory| *directory.path() == parent) {
+            Some(directory) => directory,
+            None => self.root.directory(&parent).ok()?,
+        };
+        let file = self.directory.insert(directory).file(module.path.file_name());
+        buffer.resize(length, 0);
+        file.ok()?.read_exact(buffer).ok()?;
+        Some(Sha256::digest(&*buffer).into())
     }
 }
 
@@ -230,6 +241,7 @@ fn entry(line: &str) -> Option<(String, Entry)> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(digest, &mut bytes).ok()?;
     let declared = Declared { depends, firmware, weak, intree, vermagic };
+    is_plain(path, &declared).then_some(())?;
     Some((path.to_owned(), Entry { length, digest: bytes, declared }))
 }
 

@@ -223,8 +223,7 @@ fn read(root: &Sysroot, module: &Module, buffer: &mut Vec<u8>, short_cut: bool) 
     }
 }
 
-/// As [`read_modinfo`], with how many bytes of a compressed file that took; `None` where it was no beginning of the file that
-/// told all.
+/// As [`read_modinfo`], with how many bytes of a compressed file that took; `None` of one that is not compressed.
 pub(super) fn read_counted(
     root: &Sysroot,
     module: &Module,
@@ -263,7 +262,7 @@ fn from_reader(
         return Ok((info, Some(taken.get())));
     }
     decompress::read_rest(&mut *reader, buffer, MODULE_LIMIT)?;
-    elf::modinfo_section(buffer.as_slice()).map(|section| (ModInfo::from_section(section), None))
+    elf::modinfo_section(buffer.as_slice()).map(|section| (ModInfo::from_section(section), Some(taken.get())))
 }
 
 /// Decodes until the list is complete; `None` where it never clearly is. What was decoded stays in `buffer`.

@@ -12,7 +12,7 @@ use crate::names::ModuleName;
 pub(super) struct Aliases<'a> {
     /// Aliases without a wildcard, by their normalised text.
     exact: Vec<(&'a str, Owner<'a>)>,
-    /// Patterns by their bus (`pci:`), or by nothing where a wildcard comes before the colon.
+    /// Patterns by their bus (`pci:`), or by nothing where a wildcard comes before the colon; of each bus in the files' order.
     patterns: BTreeMap<&'a [u8], Vec<(&'a str, Owner<'a>)>>,
 }
 
@@ -28,31 +28,30 @@ pub(super) enum Owner<'a> {
 impl<'a> Aliases<'a> {
     /// Indexes the aliases, in the files' order.
     pub(super) fn new(modules: &'a Modules, modprobe: &'a Modprobe) -> Self {
-        let mut aliases = Self { exact: Vec::new(), patterns: BTreeMap::new() };
-        for (pattern, module) in &modules.aliases {
-            aliases.add(pattern, Owner::Module(module));
-        }
-        for (pattern, module) in &modules.builtin_aliases {
-            aliases.add(pattern, Owner::Builtin(module));
-        }
-        for alias in &modprobe.aliases {
+        let files = modules.aliases.iter().map(|(pattern, module)| (pattern, Owner::Module(module)));
+        let builtin = modules.builtin_aliases.iter().map(|(pattern, module)| (pattern, Owner::Builtin(module)));
+        let configured = modprobe.aliases.iter().filter_map(|alias| {
             let file = modules.by_name.get_key_value(alias.module.as_str()).map(|(name, _)| Owner::Module(name));
             let builtin = || modules.builtin.get(alias.module.as_str()).map(Owner::Builtin);
-            if let Some(owner) = file.or_else(builtin) {
-                aliases.add(&alias.value, owner);
+            Some((alias.value.as_str(), file.or_else(builtin)?))
+        });
+        let (mut exact, mut sorted) = (Vec::new(), Vec::with_capacity(modules.aliases.len()));
+        for (pattern, owner) in files.chain(builtin).chain(configured) {
+            let literal = literal_prefix(pattern.as_bytes());
+            match literal.len() == pattern.len() {
+                true => exact.push((pattern, owner)),
+                false => sorted.push((bus(literal), pattern, owner)),
             }
         }
         // Stable: of equal ones the files' order stays.
-        aliases.exact.sort_by(|(a, _), (b, _)| compare(a, b));
-        aliases
-    }
-
-    fn add(&mut self, pattern: &'a str, owner: Owner<'a>) {
-        if literal_prefix(pattern.as_bytes()).len() == pattern.len() {
-            self.exact.push((pattern, owner));
-        } else {
-            self.patterns.entry(bus(pattern)).or_default().push((pattern, owner));
-        }
+        exact.sort_by(|(a, _), (b, _)| compare(a, b));
+        sorted.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let of_one_bus = sorted.chunk_by(|(a, ..), (b, ..)| a == b);
+        let group = |group: &[(&'a [u8], &'a str, Owner<'a>)]| {
+            let patterns = group.iter().map(|(_, pattern, owner)| (*pattern, *owner)).collect();
+            group.first().map(|(bus, ..)| (*bus, patterns))
+        };
+        Self { exact, patterns: of_one_bus.filter_map(group).collect() }
     }
 
     /// Who answers to a concrete alias or modalias: exact names first, each owner once.
@@ -60,7 +59,7 @@ impl<'a> Aliases<'a> {
         let from = self.exact.partition_point(|(text, _)| compare(text, alias).is_lt());
         let same = self.exact.iter().skip(from).take_while(|(text, _)| compare(text, alias).is_eq());
         let mut owners: Vec<_> = same.map(|(_, owner)| *owner).collect();
-        let own: &[u8] = bus(alias);
+        let own: &[u8] = bus(literal_prefix(alias.as_bytes()));
         for key in [own, b""] {
             let patterns = self.patterns.get(key).map(Vec::as_slice).unwrap_or_default();
             owners
@@ -100,8 +99,7 @@ fn compare(a: &str, b: &str) -> Ordering {
     bytes(a).cmp(bytes(b))
 }
 
-/// `pci:` of `pci:v...`; nothing where there is no colon before the first wildcard.
-fn bus(pattern: &str) -> &[u8] {
-    let literal = literal_prefix(pattern.as_bytes());
+/// `pci:` of `pci:v...`, from what stands before the first wildcard; nothing where there is no colon in it.
+fn bus(literal: &[u8]) -> &[u8] {
     literal.iter().position(|&b| b == b':').and_then(|colon| literal.get(..=colon)).unwrap_or_default()
 }

@@ -1,16 +1,18 @@
 //! The fate of every firmware file and link: what the kept drivers declare, what is known of them beyond that, what only
 //! others ask for, and what nobody is known to ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rayon::prelude::*;
 
 use crate::drivers::inventory::{Declarations, Firmware, FirmwareKind, Found, Inventory};
-use crate::drivers::target::glob::Glob;
 use crate::drivers::target::versions::Versioned;
 use crate::drivers::target::{Asks, Family, FamilyFiles, Matcher, Target, Version, Versions};
 use crate::names::{FirmwarePath, ModuleName, TreePath};
 
+use super::names::{self, Names};
 use super::pattern::{Matched, Pattern};
-use super::{Edge, FirmwareVersions, Item, Link, Reason, SelectOptions, UnknownFirmware, names};
+use super::{Edge, FirmwareVersions, Item, Link, Reason, SelectOptions, UnknownFirmware};
 
 /// Directories whose files are microcode: loaded from the `.ucode` section, before there is a file system
 /// (`arch/x86/kernel/cpu/microcode`).
@@ -77,12 +79,14 @@ struct Keeper<'a> {
     missing: BTreeMap<FirmwarePath, Vec<ModuleName>>,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
     /// Decides about every entry of the firmware directories.
     pub(super) fn decide(&self) -> Decided {
+        let firmware = &self.inventory.firmware;
+        let names = Names::new(firmware);
         let mut keeper = Keeper {
             question: self,
-            firmware: &self.inventory.firmware,
+            firmware,
             kept: BTreeMap::new(),
             shadowed: BTreeMap::new(),
             older: BTreeMap::new(),
@@ -90,46 +94,42 @@ impl Question<'_> {
             missing: BTreeMap::new(),
         };
         let mut warnings = Vec::new();
-        self.rules(&mut keeper, &mut warnings);
+        self.rules(&names, &mut keeper, &mut warnings);
         for (path, pattern) in &self.keep.firmware {
             keeper.keep(path, &format!("--keep {}", pattern.as_str()), Edge::Rule, "the command line");
         }
-        for (module, declared) in self.declarations {
-            let role = self.role(module);
-            for name in declared.firmware.iter().filter(|name| !self.is_versioned(module, name)) {
-                match role {
-                    Role::Asks { .. } => keeper.declared(module.as_str(), module, name, ".modinfo of the module"),
-                    _ => keeper.claim_name(module, role, name),
-                }
+        // Looking up is most of the work, and each look-up is for itself.
+        let declared = self.declared_names();
+        let (declared, families): (Vec<_>, Vec<_>) = rayon::join(
+            || declared.into_par_iter().map(|asked| (asked, firmware.lookup(asked.2))).collect(),
+            || self.target.families.par_iter().map(|family| (family, look_up(&names, family))).collect(),
+        );
+        for ((module, role, name), found) in declared {
+            match role {
+                Role::Asks { .. } => keeper.declared(module, role, name, found),
+                _ => found.iter().for_each(|found| keeper.claim(module, role, found)),
             }
         }
-        for (module, wanted) in &self.inventory.modules.builtin_firmware {
-            for name in wanted.iter().filter(|name| !self.is_versioned(module, name)) {
-                keeper.declared(&format!("built-in {module}"), module, name, "modules.builtin.modinfo");
-            }
-        }
-        for family in &self.target.families {
-            keeper.family(family);
+        for (family, found) in families {
+            keeper.family(family, found);
         }
         for unasked in &self.target.unasked {
-            for glob in &unasked.files {
-                for path in keeper.matching(glob) {
-                    keeper.claims.entry(path).or_default().unasked.get_or_insert_with(|| unasked.source.to_string());
-                }
+            for (_, path) in unasked.files.iter().flat_map(|glob| names.matching(glob)) {
+                let claims = keeper.claims.entry(path.clone()).or_default();
+                claims.unasked.get_or_insert_with(|| unasked.source.to_string());
             }
         }
         let (items, unknown) = keeper.items();
         Decided { items, missing: keeper.missing, unknown, warnings }
     }
 
-    fn rules(&self, keeper: &mut Keeper<'_>, warnings: &mut Vec<String>) {
+    fn rules(&self, names: &Names<'_>, keeper: &mut Keeper<'_>, warnings: &mut Vec<String>) {
         for rule in &self.target.rules {
             let Matcher::Firmware(glob) = &rule.matcher else { continue };
             let (from, source) = (rule.matcher.to_string(), rule.source.to_string());
             let mut matched = false;
-            for path in self.inventory.firmware.entries.keys() {
-                let mut all = names::of(&self.inventory.firmware, path);
-                if all.any(|name| glob.matches(name) && !rule.except.iter().any(|except| except.matches(name))) {
+            for (name, path) in names.matching(glob) {
+                if !rule.except.iter().any(|except| except.matches(name)) {
                     matched = true;
                     keeper.keep(path, &from, Edge::Rule, &source);
                 }
@@ -151,11 +151,25 @@ impl Question<'_> {
         }
     }
 
-    /// Whether a declared name is one of several versions, about which its family decides.
-    fn is_versioned(&self, module: &ModuleName, name: &FirmwarePath) -> bool {
-        let families = self.target.families.iter().filter(|family| family.drivers.contains(module));
-        let mut files = families.flat_map(|family| &family.files);
-        files.any(|files| matches!(files, FamilyFiles::Versions(versions) if versions.parse(name.as_str()).is_some()))
+    /// What modules declare, those that are built in last, without what is one of several versions: about that its family
+    /// decides.
+    fn declared_names(&self) -> Vec<(&'a ModuleName, Role, &'a FirmwarePath)> {
+        let mut versions: HashMap<&ModuleName, Vec<&Versions>> = HashMap::new();
+        for family in &self.target.families {
+            for files in &family.files {
+                let FamilyFiles::Versions(files) = files else { continue };
+                family.drivers.iter().for_each(|driver| versions.entry(driver).or_default().push(files));
+            }
+        }
+        let files = self.declarations.iter().map(|(module, declared)| (module, self.role(module), &declared.firmware));
+        let builtin = self.inventory.modules.builtin_firmware.iter();
+        let builtin = builtin.map(|(module, firmware)| (module, Role::Asks { builtin: true }, firmware));
+        let names = files.chain(builtin).flat_map(|(module, role, firmware)| {
+            let versions = versions.get(module).map(Vec::as_slice).unwrap_or_default();
+            let is_versioned = |name: &&FirmwarePath| versions.iter().any(|files| files.parse(name.as_str()).is_some());
+            firmware.iter().filter(move |name| !is_versioned(name)).map(move |name| (module, role, name))
+        });
+        names.collect()
     }
 
     /// What a module declares, be it a file or built in.
@@ -166,14 +180,15 @@ impl Question<'_> {
 }
 
 impl Keeper<'_> {
-    /// A name or pattern that `module`, which is kept, declares.
-    fn declared(&mut self, from: &str, module: &ModuleName, name: &FirmwarePath, source: &str) {
-        let found = self.firmware.lookup(name);
+    /// A name or pattern that `module`, which is kept, declares, and what it means.
+    fn declared(&mut self, module: &ModuleName, role: Role, name: &FirmwarePath, found: Vec<Found>) {
+        let builtin = role == (Role::Asks { builtin: true });
+        let source = if builtin { "modules.builtin.modinfo" } else { ".modinfo of the module" };
         if found.is_empty() {
             self.miss(module, name);
         }
         for found in found {
-            self.keep_found(found, from, Edge::Firmware, source);
+            self.keep_found(found, &name_of(module, role), Edge::Firmware, source);
         }
     }
 
@@ -184,22 +199,22 @@ impl Keeper<'_> {
         }
     }
 
-    /// A family of firmware: kept with its drivers, claimed by them where they are not.
-    fn family(&mut self, family: &Family) {
+    /// A family of firmware, and what each of its patterns means: kept with its drivers, claimed by them where they are not.
+    fn family(&mut self, family: &Family, found: Vec<Vec<Found>>) {
         let roles: Vec<_> = family.drivers.iter().map(|driver| (driver, self.question.role(driver))).collect();
         let asking = roles.iter().find(|(_, role)| matches!(role, Role::Asks { .. }));
         let source = family.source.to_string();
-        for files in &family.files {
+        for (files, found) in family.files.iter().zip(found) {
             match (files, asking) {
-                (FamilyFiles::Versions(versions), Some(_)) => self.versions(versions, &roles, &source),
+                (FamilyFiles::Versions(versions), Some(_)) => self.versions(versions, found, &roles, &source),
                 (FamilyFiles::All(_), Some((driver, role))) => {
                     let from = name_of(driver, *role);
-                    for found in self.look_up(files) {
+                    for found in found {
                         self.keep_found(found, &from, Edge::Curated, &source);
                     }
                 }
                 (_, None) => {
-                    for found in self.look_up(files) {
+                    for found in found {
                         for (driver, role) in &roles {
                             self.claim(driver, *role, &found);
                         }
@@ -209,51 +224,8 @@ impl Keeper<'_> {
         }
     }
 
-    /// Everything that a family's pattern means.
-    fn look_up(&self, files: &FamilyFiles) -> Vec<Found> {
-        match files {
-            FamilyFiles::Versions(versions) if versions.as_str().contains("**") => {
-                let names = self.firmware.entries.keys().flat_map(|path| names::of(self.firmware, path));
-                let names = names.filter(|name| versions.parse(name).is_some());
-                let names: BTreeSet<_> = names.filter_map(|name| FirmwarePath::new(name).ok()).collect();
-                names.iter().flat_map(|name| self.firmware.lookup(name)).collect()
-            }
-            FamilyFiles::Versions(versions) => {
-                let found = FirmwarePath::new(versions.any()).map(|any| self.firmware.lookup(&any)).unwrap_or_default();
-                found.into_iter().filter(|found| versions.parse(found.name.as_str()).is_some()).collect()
-            }
-            FamilyFiles::All(glob) if glob.as_str().contains("**") => {
-                let mut all = BTreeMap::new();
-                for path in self.matching(glob) {
-                    for name in names::of(self.firmware, &path).filter_map(|name| FirmwarePath::new(name).ok()) {
-                        for found in self.firmware.lookup(&name) {
-                            all.insert(found.name.clone(), found);
-                        }
-                    }
-                }
-                all.into_values().collect()
-            }
-            FamilyFiles::All(glob) => {
-                FirmwarePath::new(glob.as_str()).map(|name| self.firmware.lookup(&name)).unwrap_or_default()
-            }
-        }
-    }
-
-    /// The entries with a name that a pattern matches.
-    fn matching(&self, glob: &Glob) -> Vec<TreePath> {
-        let mut out = Vec::new();
-        for directory in &self.firmware.directories {
-            let Ok(from) = directory.join(glob.literal()) else { continue };
-            // The literal part may end within a component: what begins with these bytes stands together.
-            let near = self.firmware.entries.range(from.clone()..).map(|(path, _)| path);
-            let near = near.take_while(|path| path.as_bytes().starts_with(from.as_bytes()));
-            out.extend(near.filter(|path| names::of(self.firmware, path).any(|name| glob.matches(name))).cloned());
-        }
-        out
-    }
-
     /// Files of which the drivers load one version each.
-    fn versions(&mut self, versions: &Versions, roles: &[(&ModuleName, Role)], source: &str) {
+    fn versions(&mut self, versions: &Versions, found: Vec<Found>, roles: &[(&ModuleName, Role)], source: &str) {
         let asking: Vec<_> = roles.iter().filter(|(_, role)| matches!(role, Role::Asks { .. })).collect();
         // Of each group: the versions that are declared, with who declares them.
         let mut declared: BTreeMap<String, BTreeMap<Version, (FirmwarePath, &ModuleName, Role)>> = BTreeMap::new();
@@ -265,8 +237,7 @@ impl Keeper<'_> {
             }
         }
         let mut installed: BTreeMap<String, BTreeMap<Version, Found>> = BTreeMap::new();
-        let pattern = FamilyFiles::Versions(versions.clone());
-        for found in self.look_up(&pattern) {
+        for found in found {
             if let Some(Versioned { group, version }) = versions.parse(found.name.as_str()) {
                 installed.entry(group).or_default().insert(version, found);
             }
@@ -311,13 +282,6 @@ impl Keeper<'_> {
                     }
                 }
             }
-        }
-    }
-
-    /// A name that a driver would ask for that is not loaded.
-    fn claim_name(&mut self, driver: &ModuleName, role: Role, name: &FirmwarePath) {
-        for found in self.firmware.lookup(name) {
-            self.claim(driver, role, &found);
         }
     }
 
@@ -454,6 +418,11 @@ impl Claims {
             _ => Reason::Unknown,
         }
     }
+}
+
+/// What each of a family's patterns means.
+fn look_up(names: &Names<'_>, family: &Family) -> Vec<Vec<Found>> {
+    family.files.iter().map(|files| names.look_up(files)).collect()
 }
 
 /// Whether a driver that declares `names` of a group asks for `version`.

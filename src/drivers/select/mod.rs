@@ -184,7 +184,8 @@ pub fn select(
     wishes: &Wishes,
     options: &SelectOptions,
 ) -> Result<Selection, SelectError> {
-    let aliases = Aliases::new(&inventory.modules, &wishes.modprobe);
+    let (aliases, paths) =
+        rayon::join(|| Aliases::new(&inventory.modules, &wishes.modprobe), || Paths::new(&inventory.modules));
     let mut warnings = Vec::new();
     let mut matched = |option, patterns| {
         let (matched, empty) = Matched::new(option, patterns, inventory, &aliases, options.allow_empty)?;
@@ -194,7 +195,6 @@ pub fn select(
     let mut keep = matched("--keep", &options.keep)?;
     let mut drop = matched("--drop", &options.drop)?;
     keep.settle(&mut drop)?;
-    let paths = Paths::new(&inventory.modules);
     let graph =
         Graph { inventory, declarations, target, wishes, aliases: &aliases, paths: &paths, keep: &keep, drop: &drop };
     let closure = graph.close()?;

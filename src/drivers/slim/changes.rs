@@ -26,7 +26,7 @@ pub struct Summary {
     pub removed_bytes: u64,
     /// Directories that are empty then and go.
     pub directories: u64,
-    /// Indexes that are replaced.
+    /// Indexes that are replaced or come in.
     pub indexes: u64,
     /// Other kernels whose modules go. Their boot images stay.
     pub other_kernels: Vec<KernelRelease>,
@@ -95,11 +95,16 @@ impl Changes {
                     }
                     let old = root.read(path, INDEX_LIMIT)?;
                     if old != *new {
-                        let replacement = Replacement { old: sha256(&old), new: new.clone() };
+                        let replacement = Replacement { old: Some(sha256(&old)), new: new.clone() };
                         journal.indexes.insert(path.clone(), replacement);
                     }
                 }
                 _ => {}
+            }
+        }
+        for (path, entry) in after.iter().filter(|(path, _)| before.get(path).is_none()) {
+            if let Kind::File(Content::Bytes(new)) = &entry.kind {
+                journal.indexes.insert(path.clone(), Replacement { old: None, new: new.clone() });
             }
         }
         let changed = journal.removals.keys().chain(&journal.directories).chain(journal.indexes.keys());

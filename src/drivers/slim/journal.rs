@@ -10,7 +10,7 @@
 //! time SECONDS NANOSECONDS PATH        a directory whose time is set back at the end
 //! remove LENGTH SECONDS NANOSECONDS PATH
 //! rmdir PATH                           if it is empty
-//! index SHA256 BASE64 PATH             digest of the old file, content of the new one
+//! index SHA256 BASE64 PATH             digest of the old file, or '-' where there was none; content of the new one
 //! end SHA256
 //! ```
 
@@ -26,6 +26,9 @@ use crate::root::writer::Mtime;
 
 /// The first line. Another version has another number, and is refused.
 const HEAD: &str = "kairos-init slim journal 1";
+
+/// In place of a digest.
+const ABSENT: &str = "-";
 
 /// What tells a file from another that took its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +53,11 @@ pub(super) fn mtime(metadata: &Metadata) -> Mtime {
     (metadata.st_mtime, u32::try_from(metadata.st_mtime_nsec).unwrap_or(0))
 }
 
-/// An index that is replaced.
+/// An index that is replaced, or comes in: an older depmod than ours did not write every one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replacement {
-    /// SHA-256 of the file that is there before, in hexadecimal digits.
-    pub(super) old: String,
+    /// SHA-256 of the file that is there before, in hexadecimal digits; `None` where there is none.
+    pub(super) old: Option<String>,
     /// The content of the new one.
     pub(super) new: Vec<u8>,
 }
@@ -114,6 +117,7 @@ impl Journal {
             line(format!("rmdir {}", encode(path)));
         }
         for (path, Replacement { old, new }) in &self.indexes {
+            let old = old.as_deref().unwrap_or(ABSENT);
             line(format!("index {old} {} {}", BASE64_STANDARD.encode(new), encode(path)));
         }
         let digest = sha256(text.as_bytes());
@@ -165,7 +169,8 @@ impl Journal {
             ["rmdir", path] => unique(self.directories.insert(decode(path)?))?,
             ["index", old, new, path] => {
                 let new = BASE64_STANDARD.decode(new).map_err(|_| "not base64")?;
-                let replacement = Replacement { old: digest_of(old)?, new };
+                let old = if *old == ABSENT { None } else { Some(digest_of(old)?) };
+                let replacement = Replacement { old, new };
                 unique(self.indexes.insert(decode(path)?, replacement).is_none())?;
             }
             _ => return Err("not a line of a journal"),
@@ -235,7 +240,11 @@ mod tests {
             times: [(path(b"usr/lib/modules"), (-1, 999_999_999))].into(),
             removals: [(path(b"usr/lib/firmware/a b%\n\xff"), Mark { length: 7, mtime: (5, 0) })].into(),
             directories: [path(b"usr/lib/firmware/x")].into(),
-            indexes: [(path(b"usr/lib/modules/6.1/modules.dep"), Replacement { old: sha256(b""), new: vec![0, 255] })]
+            indexes: [("modules.dep", Some(sha256(b""))), ("modules.weakdep", None)]
+                .map(|(name, old)| {
+                    let new = vec![0, 255];
+                    (path(format!("usr/lib/modules/6.1/{name}").as_bytes()), Replacement { old, new })
+                })
                 .into(),
         }
     }
@@ -270,6 +279,7 @@ mod tests {
             "rmdir /a%zz",
             "rmdir /usr/lib/firmware/x",
             "index x AA== /usr/a",
+            "index -- AA== /usr/a",
             "kernel /usr/lib/modules/7",
             "delete /usr/a",
             "",

@@ -24,9 +24,10 @@ pub use journal::rewritten as rewritten_journal;
 pub use replay::{Interrupted, Lock, refuse_interrupted};
 
 /// Takes the dropped modules, firmware and kernels out of `tree`, with the directories that are empty then, and puts the
-/// indexes in place of those that the root has.
+/// indexes in.
 ///
-/// An index keeps the owner, mode and time of the file that it replaces. A file that is kept under one name stays, whoever
+/// An index keeps the owner, mode and time of the file that it replaces; one that the root's depmod was too old to write has
+/// those of `modules.dep`. A file that is kept under one name stays, whoever
 /// else would drop it.
 pub fn apply(tree: &mut FileTree, inventory: &Inventory, selection: &Selection, indexes: BTreeMap<String, Vec<u8>>) {
     let mut kept = BTreeSet::new();
@@ -69,9 +70,11 @@ pub fn apply(tree: &mut FileTree, inventory: &Inventory, selection: &Selection, 
     }
     // The firmware directory itself stays, as the one of all kernels' modules does: packages expect it.
     prune(tree, emptied, inventory.firmware.directories.last());
+    let in_kernel = |name: &str| inventory.kernel.modules.join(name).ok();
+    let like = in_kernel("modules.dep").and_then(|path| tree.get(&path).cloned());
     for (name, bytes) in indexes {
-        let Ok(path) = inventory.kernel.modules.join(&name) else { continue };
-        if let Some(entry) = tree.remove(&path) {
+        let Some(path) = in_kernel(&name) else { continue };
+        if let Some(entry) = tree.remove(&path).or_else(|| like.clone()) {
             tree.insert(path, Entry { kind: Kind::File(Content::Bytes(bytes)), ..entry });
         }
     }

@@ -26,6 +26,8 @@ const JOURNAL: &str = ".kairos-init-slim.journal";
 const UNFINISHED: &str = ".kairos-init-slim.journal.new";
 /// Before the name of an index while it is written.
 const STAGED: &[u8] = b".kairos-init-slim.";
+/// The index that is always there.
+const DEPENDENCIES: &[u8] = b"modules.dep";
 /// The attribute with the time of the journal's directory: seconds and nanoseconds.
 const TIME: &str = "user.kairos-init.slim";
 /// Bytes that a journal may have. That of all of Debian's modules and firmware has 5 MB.
@@ -215,15 +217,18 @@ fn verify(writer: &RootWriter<'_>, journal: &Journal, path: &TreePath) -> Result
     let kernel = writer.directory(&journal.kernel).map_err(SlimError::before)?;
     for (index, replacement) in &journal.indexes {
         let now = match kernel.read(index.file_name(), INDEX_LIMIT) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(changed(index.clone())),
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        if now != replacement.new && sha256(&now) != replacement.old {
+        let is_new = now.as_ref() == Some(&replacement.new);
+        if !is_new && now.as_deref().map(sha256) != replacement.old {
             return Err(changed(index.clone()));
         }
         kernel.check_writable().map_err(SlimError::before)?;
-        kernel.check_removable(index.file_name()).map_err(SlimError::before)?;
+        if now.is_some() {
+            kernel.check_removable(index.file_name()).map_err(SlimError::before)?;
+        }
     }
     Ok(())
 }
@@ -236,7 +241,9 @@ fn staged(index: &TreePath) -> Vec<u8> {
 fn stage(writer: &RootWriter<'_>, journal: &Journal) -> Result<(), SysrootError> {
     let kernel = writer.directory(&journal.kernel)?;
     for (index, replacement) in &journal.indexes {
-        kernel.stage(&staged(index), index.file_name(), &replacement.new)?;
+        // One that comes in is like the index that every kernel has.
+        let like = if replacement.old.is_some() { index.file_name() } else { DEPENDENCIES };
+        kernel.stage(&staged(index), like, &replacement.new)?;
     }
     Ok(())
 }

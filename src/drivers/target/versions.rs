@@ -149,6 +149,12 @@ impl Versions {
         &self.any
     }
 
+    /// What every name of the versions begins with.
+    #[must_use]
+    pub fn literal(&self) -> &str {
+        self.head.literal()
+    }
+
     /// Takes a name apart; `None` where the pattern does not mean it.
     #[must_use]
     pub fn parse(&self, name: &str) -> Option<Versioned> {
