@@ -2,7 +2,8 @@
 # The program beside its peers: the same root, a warm page cache, one process at a time. Prints medians, ratios and the bars
 # that were set; nothing fails for being slow.
 #   benches/peers.sh [N]      N runs of each (5); the unslimmed whole run is made once
-# Peers, of Debian 13 (in the root 'tools' of the tests): mkosi's resolver, ukify with systemd-measure and sbsign, zstd.
+# Peers, of Debian 13 (in the roots 'tools' and 'dracut' of the tests): mkosi's resolver, dracut-install, depmod, ukify with
+# systemd-measure and sbsign, zstd.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../tests/lib/all.sh
@@ -15,6 +16,7 @@ install_packages "${quickstart_packages[@]}" zstd cpio time
 build_binary
 root_base
 root_tools
+root_kernels
 as_root rm -rf "$cache/tools/scratch"
 scratch=$cache/tools/scratch # /scratch for the programs in that root
 as_root install -d -m 755 -o "$(id -u)" "$scratch"
@@ -83,6 +85,35 @@ PYTHON
 measure plan "$binary" plan --root "$root" --hardware x86-generic --quiet
 measure mkosi env PYTHONPATH="$cache/tools/usr/lib/python3/dist-packages" python3 "$work/mkosi_resolver.py" "$root" "$kernel"
 bar "inventory + select: mkosi's resolver ${seconds[mkosi]} s, plan ${seconds[plan]} s" "$(ratio "${seconds[mkosi]}" "${seconds[plan]}")" times 10 more
+rm -rf "$work/cache"
+measure plan-warm "$binary" plan --root "$root" --hardware x86-generic --cache "$work/cache" --quiet
+row "plan with a warm --cache ${seconds[plan-warm]} s, without ${seconds[plan]} s" "$(ratio "${seconds[plan]}" "${seconds[plan-warm]}")" times
+# The same modules by name. It has no other way to say what it found than to copy it.
+"$binary" plan --root "$root" --hardware x86-generic --json --quiet |
+    python3 -c 'import json, sys
+print("\n".join(item["path"].rsplit("/", 1)[1].split(".ko")[0] for item in json.load(sys.stdin)["modules"]["items"] if item["kept"]))' \
+        >"$work/names"
+loader=("$cache/tools/usr/lib64/ld-linux-x86-64.so.2" --library-path "$cache/tools/usr/lib/x86_64-linux-gnu")
+# shellcheck disable=SC2016 # expanded by the inner shell
+measure dracut-install sh -c 'rm -rf "$1" && mkdir "$1" && names=$(cat "$2") && shift 2 && exec "$@" $names' sh "$work/dracut" "$work/names" \
+    "${loader[@]}" "$cache/dracut/usr/lib/dracut/dracut-install" -D "$work/dracut" --kerneldir "$root/usr/lib/modules/$kernel" \
+    --firmwaredirs "$root/usr/lib/firmware" -m
+rm -rf "$work/dracut"
+row "the closure of the same modules: dracut-install (and copying) ${seconds[dracut-install]} s, plan ${seconds[plan]} s" \
+    "$(ratio "${seconds[dracut-install]}" "${seconds[plan]}")" times
+
+# bench NAME ITEM: the median of a divan bench, in seconds.
+bench() {
+    (cd "$project" && KAIROS_INIT_TEST_ROOT=$root cargo bench --locked --quiet --bench "$1" -- "$2") |
+        awk -F '│' -v item="$2" '$1 ~ item && $3 ~ /s/ { split($3, median, " "); unit["s"] = 1; unit["ms"] = 1e-3; unit["µs"] = 1e-6
+            print median[1] * unit[median[2]] }'
+}
+say "    step by step, within one process: cargo bench --bench inventory"
+for item in decompression cold selection warm; do seconds[$item]=$(bench inventory "$item"); done
+bar "what modules declare, cold ${seconds[cold]} s; decompressed to the end of .modinfo ${seconds[decompression]} s" \
+    "$(ratio "${seconds[cold]}" "${seconds[decompression]}")" times 1.5 less
+bar "selection, its metadata at hand" "$(ratio "${seconds[selection]}" 0.001)" ms 60 less
+bar "inventory, cached metadata, selection" "$(ratio "${seconds[warm]}" 0.001)" ms 60 less
 
 step "indexes of the modules that x86-generic keeps"
 slimmed=$work/slimmed
@@ -96,13 +127,11 @@ cp "$root/$modules"/modules.{order,builtin,builtin.modinfo} "$slimmed/$modules/"
 print("\n".join(item["path"].lstrip("/") for item in json.load(sys.stdin)["modules"]["items"] if item["kept"]))' |
     (cd "$root" && xargs cp --parents -t "$slimmed")
 # shellcheck disable=SC2209 # the name of the tool, not its output
-measure depmod "$cache/tools/usr/lib64/ld-linux-x86-64.so.2" --library-path "$cache/tools/usr/lib/x86_64-linux-gnu" \
+measure depmod "${loader[@]}" \
     --argv0 depmod "$cache/tools/usr/bin/kmod" -b "$slimmed" "$kernel"
 # Within one process: the inventory and the selection are there when the indexes are made.
 say "    indexes: cargo bench --bench depmod"
-seconds[indexes]=$(cd "$project" && KAIROS_INIT_TEST_ROOT=$root cargo bench --locked --quiet --bench depmod |
-    awk -F '│' '/indexes/ { split($3, median, " "); unit["s"] = 1; unit["ms"] = 1e-3; unit["µs"] = 1e-6
-        print median[1] * unit[median[2]] }')
+seconds[indexes]=$(bench depmod indexes)
 bar "index writing: depmod ${seconds[depmod]} s, ours ${seconds[indexes]} s" "$(ratio "${seconds[depmod]}" "${seconds[indexes]}")" times 10 more
 rm -rf "$slimmed"
 
