@@ -23,8 +23,3 @@ pub mod names;
 pub mod pipeline;
 pub mod root;
 pub mod size;
-
-/// Paths and names are many small pieces that one thread makes and another frees: musl's allocator, with which the program is
-/// built for containers, has one lock for all threads, and glibc's takes half as long again for a selection.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
