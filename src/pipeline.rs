@@ -2,6 +2,7 @@
 
 mod cache;
 mod error;
+pub mod hardware;
 mod request;
 mod slim;
 

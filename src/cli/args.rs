@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// targets do not need, and the modules of other kernels than the newest (or --kernel). Stays: boot images of all kernels,
     /// and microcode, which a UKI takes from the root. The indexes of the modules are made anew.
     Slim(SlimArgs),
+    /// Hardware targets: list them, capture machines, and check what machines would lose before anything is shipped
+    #[command(subcommand)]
+    Hardware(HardwareCommand),
     /// Build, inspect or measure a Unified Kernel Image from files
     #[command(subcommand)]
     Uki(UkiCommand),
@@ -156,6 +159,90 @@ pub(crate) struct InPlaceArgs {
     /// Show what would be removed from the root, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `hardware ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HardwareCommand {
+    /// List the built-in targets and features; with --root also what each target keeps of it
+    List(HardwareListArgs),
+    /// Show the rules of a target, with their evidence
+    Show {
+        /// A target, with features (x86-vm+wifi), or a file
+        #[arg(value_name = "NAME|FILE")]
+        name: String,
+    },
+    /// Write down a machine's devices, by model: no serial number, no address, no name; a target of its own for --hardware
+    Capture(HardwareCaptureArgs),
+    /// Replay captured machines: what each would lose; fails if one would not boot, unlock or be reached
+    Check(HardwareCheckArgs),
+    /// The share of what people have that the target still drives, by class of device
+    Coverage {
+        /// Which root, and what of it.
+        #[command(flatten)]
+        select: SelectArgs,
+    },
+    /// The smallest built-in target that loses nothing for these machines
+    Suggest(HardwareSuggestArgs),
+}
+
+/// `hardware list`.
+#[derive(Debug, Args)]
+pub(crate) struct HardwareListArgs {
+    /// A root file system, to tell sizes: a directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// The kernel to take [default: the newest in the root]
+    #[arg(long, value_name = "RELEASE", requires = "root")]
+    pub(crate) kernel: Option<String>,
+}
+
+/// `hardware capture`.
+#[derive(Debug, Args)]
+pub(crate) struct HardwareCaptureArgs {
+    /// The sysfs to read
+    #[arg(long, value_name = "DIR", default_value = "/sys", conflicts_with_all = ["from_lspci", "from_lsusb"])]
+    pub(crate) sys: PathBuf,
+    /// Take the devices from the output of lspci -vvnn, -nn or -n instead; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_lspci: Vec<PathBuf>,
+    /// Take the devices from the output of lsusb or lsusb -v instead; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_lsusb: Vec<PathBuf>,
+    /// Write to this file; an existing one is not overwritten [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `hardware check`.
+#[derive(Debug, Args)]
+pub(crate) struct HardwareCheckArgs {
+    /// Captures, dumps of lspci and lsusb, or folders of files that end in .capture, .lspci, .lsusb
+    #[arg(required = true, value_name = "CAPTURE|DIR")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// Check this UKI, which was made of the root, instead of a plan
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["hardware", "keep", "drop"])]
+    pub(crate) uki: Option<PathBuf>,
+    /// Which root, and what of it.
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
+}
+
+/// `hardware suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct HardwareSuggestArgs {
+    /// Captures, dumps of lspci and lsusb, or folders of files that end in .capture, .lspci, .lsusb
+    #[arg(required = true, value_name = "CAPTURE|DIR")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// The root file system with the kernel: a directory
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// The kernel to take [default: the newest in the root]
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) kernel: Option<String>,
+    /// Keep what is read of modules in this folder, for a faster next run; others may read it, none but you and root write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 /// What kind of image.

@@ -1,6 +1,7 @@
 //! One file for each command: arguments -> request -> the library -> text or JSON.
 
 pub(crate) mod args;
+mod hardware;
 mod keys;
 mod plan;
 pub(crate) mod render;
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Some(Command::Plan(args)) => plan::run(&args, &global),
         Some(Command::Why(args)) => why::run(&args, &global),
         Some(Command::Slim(args)) => slim::run(&args, &global),
+        Some(Command::Hardware(command)) => hardware::run(command, &global),
         Some(Command::Uki(command)) => uki::run(command, &global),
         Some(Command::Keys(command)) => keys::run(command, &global),
         Some(Command::Version) => render::print(&format!("kairos-init {}\n", env!("CARGO_PKG_VERSION"))),
@@ -72,17 +74,18 @@ fn machine_memory() -> u64 {
     kibibytes.unwrap_or(0_u64).saturating_mul(1024)
 }
 
+/// A target as it is named: built in, or a file.
+fn hardware_of(name: &str) -> Result<Hardware> {
+    Ok(match is_file(name) {
+        true => Hardware::File { path: name.to_owned(), text: read_text(Path::new(name))? },
+        false => Hardware::Name(name.to_owned()),
+    })
+}
+
 fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
-    let mut hardware = Vec::new();
-    for name in &args.hardware {
-        hardware.push(match is_file(name) {
-            true => Hardware::File { path: name.clone(), text: read_text(Path::new(name))? },
-            false => Hardware::Name(name.clone()),
-        });
-    }
     Ok(SelectRequest {
         root: args.root.clone(),
-        hardware,
+        hardware: args.hardware.iter().map(|name| hardware_of(name)).collect::<Result<_>>()?,
         keep: args.keep.clone(),
         drop: args.drop.clone(),
         allow_empty: args.allow_empty,

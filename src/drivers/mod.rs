@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod depmod;
+pub mod hardware;
 pub mod inventory;
 pub mod select;
 pub mod slim;

@@ -52,6 +52,36 @@ pub enum PipelineError {
     /// Writing the output folder.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A folder without captures.
+    #[error(
+        "{path} holds no file that ends in .capture, .lspci or .lsusb: name the files, or capture a machine with 'hardware capture'"
+    )]
+    NoCaptures {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A machine that the kernel was not built for.
+    #[error(
+        "{machine} was captured on {found}, and the kernel {release} of the root is for {kernel}: it cannot run there"
+    )]
+    OtherArchitecture {
+        /// The machine.
+        machine: String,
+        /// Its architecture.
+        found: String,
+        /// The kernel.
+        release: KernelRelease,
+        /// The kernel's architecture.
+        kernel: String,
+    },
+    /// What a UKI holds is not what was looked for.
+    #[error("cannot use the UKI {path}: {problem}")]
+    Uki {
+        /// The UKI.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// A pattern of `--keep` or `--drop`.
     #[error("{option} {pattern:?}: {source}")]
     Pattern {

@@ -22,6 +22,14 @@ pub enum Hardware {
 }
 
 impl Hardware {
+    /// What it says, before any kernel is looked at.
+    ///
+    /// # Errors
+    /// No such name, or a file that cannot be used.
+    pub fn resolve(&self) -> Result<target::Target, target::TargetError> {
+        target::resolve(&[self.request()])
+    }
+
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Name(name) | Self::File { path: name, .. } => name,
@@ -59,6 +67,25 @@ pub struct SelectRequest {
     pub kernel: Option<KernelRelease>,
     /// Looks at the signature of every kept module, not of a sample: takes seconds.
     pub check_signatures: bool,
+}
+
+impl SelectRequest {
+    /// The newest kernel of a root, whole.
+    #[must_use]
+    pub fn whole(root: PathBuf) -> Self {
+        Self {
+            root,
+            hardware: Vec::new(),
+            keep: Vec::new(),
+            drop: Vec::new(),
+            allow_empty: false,
+            firmware_versions: FirmwareVersions::default(),
+            unknown_firmware: UnknownFirmware::default(),
+            cache: None,
+            kernel: None,
+            check_signatures: false,
+        }
+    }
 }
 
 /// Slimming a root in place.

@@ -10,6 +10,7 @@ mod cli;
 mod closure;
 mod depmod;
 mod duplicates;
+mod hardware;
 mod initrd;
 mod inventory;
 mod roots;

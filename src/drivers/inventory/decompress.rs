@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
 use std::rc::Rc;
 
-use super::{Compression, InventoryError, Module, ModuleFileError};
+use super::{Compression, InventoryError, Module, ModuleFileError, elf};
 use crate::root::sysroot::Sysroot;
 
 /// Bytes that a module may have when decompressed. The largest of Debian's 6.12 has 21 MiB.
@@ -14,6 +14,8 @@ pub(super) const MODULE_LIMIT: u64 = 256 << 20;
 const XZ_MEMORY: u64 = 128 << 20;
 /// Largest zstd window, as a power of two: 128 MiB, what `zstd -d` takes without being asked.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Bytes of an ELF header.
+const ELF_HEADER: u64 = 64;
 /// Bytes read from a file at once. Half of all modules are smaller.
 const INPUT_BUFFER: usize = 16 << 10;
 
@@ -77,6 +79,20 @@ pub(super) fn read_rest(reader: &mut dyn Read, out: &mut Vec<u8>, limit: u64) ->
     let room = limit.saturating_sub(out.len() as u64);
     let read = reader.take(room.saturating_add(1)).read_to_end(out)?;
     if read as u64 > room { Err(ModuleFileError::TooLarge { limit }) } else { Ok(()) }
+}
+
+/// The architecture that a module was built for: `e_machine` of its ELF header; `None` where it has none.
+///
+/// # Errors
+/// The file cannot be read or decompressed.
+pub fn machine(root: &Sysroot, module: &Module) -> Result<Option<u16>, InventoryError> {
+    let mut start = Vec::new();
+    let file = root.file(&module.path)?;
+    let read = reader(file, module.compression).and_then(|reader| reader.take(ELF_HEADER).read_to_end(&mut start));
+    match read {
+        Ok(_) => Ok(elf::machine(&start)),
+        Err(source) => Err(InventoryError::Module { path: module.path.clone(), source: source.into() }),
+    }
 }
 
 /// All bytes of a module, decompressed, in place of what `out` holds.

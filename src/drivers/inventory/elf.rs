@@ -22,6 +22,16 @@ pub(super) fn modinfo_section<'data, R: ReadRef<'data>>(data: R) -> Result<&'dat
     }
 }
 
+/// `e_machine` of an ELF file, from its first bytes; `None` of what is none.
+pub(super) fn machine(start: &[u8]) -> Option<u16> {
+    let bytes = [*start.get(18)?, *start.get(19)?];
+    match (start.get(..4)?, start.get(5)?) {
+        (b"\x7fELF", 1) => Some(u16::from_le_bytes(bytes)),
+        (b"\x7fELF", 2) => Some(u16::from_be_bytes(bytes)),
+        _ => None,
+    }
+}
+
 fn section<'data, Header, R>(data: R) -> Result<&'data [u8], ModuleFileError>
 where
     Header: FileHeader<Endian = Endianness>,

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
 pub use aliases::AliasList;
+pub use decompress::machine;
 pub(in crate::drivers) use decompress::read_module;
 pub use end::module_end;
 pub use error::{InventoryError, ModuleFileError};

@@ -1,5 +1,7 @@
 //! What can be wrong with a hardware target.
 
+use super::CaptureError;
+
 /// A hardware target cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,9 @@ pub enum TargetError {
         /// What is wrong and what was expected, one line.
         message: String,
     },
+    /// A captured machine.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// A target that is not built in.
     #[error(
         "no hardware target {name:?} is built in; {hint}built in are: {known}; a file of your own needs a '/' in its path or \

@@ -4,7 +4,9 @@
 //! `kmod-db/README.md` for the form). This room reads no file: whoever has a path reads it and hands over the text. What a
 //! rule matches in a kernel is [`super::select`]'s business.
 
+mod architecture;
 mod builtin;
+pub mod capture;
 mod error;
 pub mod glob;
 mod parse;
@@ -15,7 +17,9 @@ use std::fmt;
 
 use crate::names::{KernelRelease, ModuleName};
 
+pub use architecture::Architecture;
 pub use builtin::{features, targets};
+pub use capture::{Capture, CaptureError};
 pub use error::TargetError;
 pub use parse::parse;
 
@@ -174,6 +178,9 @@ pub struct Unasked {
     pub optional: bool,
 }
 
+/// What a captured machine has besides its devices' drivers.
+const CAPTURED: [&str; 2] = ["filesystems", "kubernetes"];
+
 /// The files of a family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FamilyFiles {
@@ -244,10 +251,10 @@ pub enum Request<'a> {
     },
 }
 
-/// Whether an argument of `--hardware` is a file and not a name: it has a slash or ends in `.toml`.
+/// Whether an argument of `--hardware` is a file and not a name: it has a slash or ends in `.toml` or `.capture`.
 #[must_use]
 pub fn is_file(argument: &str) -> bool {
-    argument.contains('/') || argument.ends_with(".toml")
+    argument.contains('/') || argument.ends_with(".toml") || argument.ends_with(".capture")
 }
 
 /// The union of targets, with what every target has: Kairos' own needs, hidden dependencies, firmware families.
@@ -271,13 +278,37 @@ pub fn resolve(requests: &[Request<'_>]) -> Result<Target, TargetError> {
                 names.push(text);
             }
             Request::File { path, text } => {
-                union.add_entries(parse(text, path)?, path)?;
+                let entries = if capture::is_capture(text) { captured(text, path)? } else { parse(text, path)? };
+                union.add_entries(entries, path)?;
                 names.push(path);
             }
         }
     }
     union.target.name = names.join(", ");
     Ok(union.target)
+}
+
+/// A captured machine as a file of kmod-db's form: a rule for each of its devices, over what every machine needs that runs
+/// Kubernetes.
+fn captured(text: &str, path: &str) -> Result<Entries, TargetError> {
+    let capture = Capture::parse(text, path)?;
+    let line = |device: &str| text.lines().position(|line| line == device).map_or(1, |index| index + 1);
+    let rule = |device: String| Rule {
+        except: Vec::new(),
+        evidence: "A device of the captured machine.".to_owned(),
+        source: Source { file: path.to_owned(), line: line(&device) },
+        // Most devices have no driver, or one that is built in.
+        optional: true,
+        required: false,
+        since: None,
+        until: None,
+        matcher: Matcher::Alias(device),
+    };
+    Ok(Entries {
+        extends: CAPTURED.iter().map(|name| (*name).to_owned()).collect(),
+        rules: capture.devices.into_iter().map(rule).collect(),
+        ..Entries::default()
+    })
 }
 
 /// Collects files, each once, what a file extends before the file itself.

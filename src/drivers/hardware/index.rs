@@ -1,0 +1,65 @@
+//! [`AliasIndex`]: which modules a modalias means, for many modaliases. (A selection asks for few: `select` has its own.)
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::drivers::target::glob::{alias_matches, literal_prefix};
+
+/// The patterns of a kernel by what stands before their first wildcard. A lookup tries the beginnings of the modalias that are as
+/// long as some pattern's: of 27,000 patterns a handful is left to be matched.
+#[derive(Debug, Clone)]
+pub struct AliasIndex<'a, T> {
+    by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>>,
+    /// The lengths of the keys.
+    lengths: BTreeSet<usize>,
+}
+
+impl<'a, T: Copy + Ord> AliasIndex<'a, T> {
+    /// Indexes patterns of `modules.alias`, each with what it means.
+    pub fn new(patterns: impl IntoIterator<Item = (&'a str, T)>) -> Self {
+        let mut by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>> = HashMap::new();
+        let mut lengths = BTreeSet::new();
+        for (pattern, meaning) in patterns {
+            let literal = normal(literal_prefix(pattern.as_bytes()));
+            lengths.insert(literal.len());
+            by_literal.entry(literal.into()).or_default().push((pattern, meaning));
+        }
+        Self { by_literal, lengths }
+    }
+
+    /// What a modalias means.
+    #[must_use]
+    pub fn lookup(&self, modalias: &str) -> BTreeSet<T> {
+        let key = normal(modalias.as_bytes());
+        let beginnings = self.lengths.iter().map_while(|length| key.get(..*length));
+        let near = beginnings.filter_map(|beginning| self.by_literal.get(beginning)).flatten();
+        near.filter(|(pattern, _)| alias_matches(pattern, modalias)).map(|(_, meaning)| *meaning).collect()
+    }
+}
+
+/// kmod takes `-` for `_`.
+fn normal(text: &[u8]) -> Vec<u8> {
+    text.iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_found_by_their_beginnings() {
+        let patterns = [
+            ("pci:v00008086d*", 1),
+            ("pci:v*d*bc0Csc03i30*", 2),
+            ("of:N*T*Cfoo-bar", 3),
+            ("platform:a_b", 4),
+            ("*", 5),
+        ];
+        let index = AliasIndex::new(patterns);
+        let found = |alias: &str| index.lookup(alias).into_iter().collect::<Vec<_>>();
+        assert_eq!(found("pci:v00008086d00001533bc02"), [1, 5]);
+        assert_eq!(found("pci:v00008086d00000000bc0Csc03i30"), [1, 2, 5]);
+        assert_eq!(found("platform:a-b"), [4, 5]);
+        assert_eq!(found("of:NxTyCfoo_bar"), [3, 5]);
+        assert_eq!(found(""), [5]);
+    }
+}

@@ -1,0 +1,176 @@
+//! A captured machine against a kernel before and after slimming: which drivers each of its devices binds, and which are lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::drivers::inventory::{AliasList, Inventory};
+use crate::drivers::target::Capture;
+use crate::names::{FirmwarePath, ModuleName};
+
+use super::AliasIndex;
+use super::class::Class;
+
+/// Who answers to a modalias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Driver<'a> {
+    Module(&'a ModuleName),
+    /// Part of the kernel image: it cannot be lost.
+    Builtin,
+}
+
+/// What is there after slimming.
+#[derive(Debug)]
+pub enum Slimmed<'a> {
+    /// The modules that a selection keeps: their aliases are those of before.
+    Kept(BTreeSet<&'a ModuleName>),
+    /// Indexes of their own: those in a UKI.
+    Indexes {
+        /// Of `modules.alias`.
+        aliases: &'a AliasList,
+        /// The modules of `modules.dep`.
+        modules: &'a BTreeSet<ModuleName>,
+    },
+}
+
+/// Answers what captured machines lose.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    before: AliasIndex<'a, Driver<'a>>,
+    classes: HashMap<&'a ModuleName, Class>,
+    after: After<'a>,
+    /// Names that kept drivers ask for and the root does not have, by driver.
+    missing: BTreeMap<&'a ModuleName, Vec<&'a FirmwarePath>>,
+}
+
+#[derive(Debug)]
+enum After<'a> {
+    Kept(BTreeSet<&'a ModuleName>),
+    Index(AliasIndex<'a, &'a ModuleName>, &'a BTreeSet<ModuleName>),
+}
+
+/// What one machine loses in a class.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Loss {
+    /// The drivers that are gone.
+    pub drivers: BTreeSet<String>,
+    /// The devices that they drove.
+    pub devices: BTreeSet<String>,
+    /// Whether that keeps the machine from booting, unlocking or being reached.
+    pub vital: bool,
+}
+
+/// What becomes of one machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Verdict {
+    /// Its devices.
+    pub devices: usize,
+    /// Those that the whole kernel has a driver for.
+    pub driven: usize,
+    /// Those of them that have all their drivers after slimming.
+    pub kept: usize,
+    /// What is lost, by class, the worst first.
+    pub lost: BTreeMap<Class, Loss>,
+    /// Drivers of its TPM that are modules: under Trusted Boot they come too late.
+    pub tpm_modules: BTreeSet<String>,
+    /// Firmware that its kept drivers ask for and the root does not have, by driver.
+    pub missing_firmware: BTreeMap<String, Vec<String>>,
+}
+
+impl Verdict {
+    /// Whether the machine would not boot, unlock or be reached.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.values().any(|loss| loss.vital)
+    }
+}
+
+impl<'a> Replay<'a> {
+    /// `missing` is what a selection says of firmware.
+    #[must_use]
+    pub fn new(
+        inventory: &'a Inventory,
+        slimmed: Slimmed<'a>,
+        missing: &'a BTreeMap<FirmwarePath, Vec<ModuleName>>,
+    ) -> Self {
+        let modules = &inventory.modules;
+        let files = modules.aliases.iter().map(|(pattern, module)| (pattern, Driver::Module(module)));
+        let builtin = modules.builtin_aliases.iter().map(|(pattern, _)| (pattern, Driver::Builtin));
+        let mut by_driver: BTreeMap<&ModuleName, Vec<&FirmwarePath>> = BTreeMap::new();
+        for (name, drivers) in missing {
+            drivers.iter().for_each(|driver| by_driver.entry(driver).or_default().push(name));
+        }
+        Self {
+            before: AliasIndex::new(files.chain(builtin)),
+            classes: modules
+                .by_name
+                .values()
+                .map(|module| (&module.name, Class::of_module(&module.relative)))
+                .collect(),
+            after: match slimmed {
+                Slimmed::Kept(kept) => After::Kept(kept),
+                Slimmed::Indexes { aliases, modules } => After::Index(AliasIndex::new(aliases), modules),
+            },
+            missing: by_driver,
+        }
+    }
+
+    /// The modules that a device's modalias loads, in the whole kernel: what `modprobe -R` says.
+    #[must_use]
+    pub fn drivers(&self, modalias: &str) -> BTreeSet<&'a ModuleName> {
+        let modules = self.before.lookup(modalias).into_iter().filter_map(|driver| match driver {
+            Driver::Module(module) => Some(module),
+            Driver::Builtin => None,
+        });
+        modules.collect()
+    }
+
+    /// What becomes of a machine.
+    #[must_use]
+    pub fn check(&self, capture: &Capture) -> Verdict {
+        let mut out = Verdict { devices: capture.devices.len(), ..Verdict::default() };
+        let (mut wired, mut wireless) = (false, false);
+        for device in &capture.devices {
+            let before = self.before.lookup(device);
+            if before.is_empty() {
+                continue;
+            }
+            out.driven += 1;
+            let after = match &self.after {
+                After::Index(index, _) => Some(index.lookup(device)),
+                After::Kept(_) => None,
+            };
+            let mut whole = true;
+            for driver in before {
+                let Driver::Module(module) = driver else { continue };
+                let class = self.classes.get(module).copied().unwrap_or(Class::Other);
+                let kept = match (&self.after, &after) {
+                    (After::Index(_, modules), Some(found)) => found.contains(module) && modules.contains(module),
+                    (After::Kept(kept), _) => kept.contains(module),
+                    (After::Index(..), None) => false,
+                };
+                if !kept {
+                    whole = false;
+                    let loss = out.lost.entry(class).or_default();
+                    loss.drivers.insert(module.to_string());
+                    loss.devices.insert(device.clone());
+                    continue;
+                }
+                match class {
+                    Class::Network => wired = true,
+                    Class::Wireless => wireless = true,
+                    Class::Tpm => _ = out.tpm_modules.insert(module.to_string()),
+                    _ => {}
+                }
+                if let Some(names) = self.missing.get(module) {
+                    let names = names.iter().map(ToString::to_string).collect();
+                    out.missing_firmware.insert(module.to_string(), names);
+                }
+            }
+            out.kept += usize::from(whole);
+        }
+        for (class, loss) in &mut out.lost {
+            // Without a wire the machine is reached through the air, or not at all.
+            loss.vital = class.is_vital() || (*class == Class::Wireless && !wired && !wireless);
+        }
+        out
+    }
+}

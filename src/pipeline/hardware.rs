@@ -1,0 +1,442 @@
+//! The `hardware` commands: captured machines and the population beside a plan, targets beside each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Seek, SeekFrom, Take};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{PipelineError, Plan, Progress, SelectRequest, plan};
+use crate::boot::uki::pe::PeHeaders;
+use crate::drivers::hardware::class::Class;
+use crate::drivers::hardware::coverage::{self, Coverage};
+use crate::drivers::hardware::replay::{Replay, Slimmed, Verdict};
+use crate::drivers::inventory::{self, AliasList, Inventory, indexes};
+use crate::drivers::select::{self, SelectOptions, Selection};
+use crate::drivers::target::{self, Architecture, Capture, CaptureError, Target};
+use crate::names::{KernelRelease, ModuleName, TreePath};
+use crate::root::initrd::{NewcReader, decompress};
+
+/// Bytes that a capture or dump may have. `lspci -vvnn` of a large server has 1 MB.
+const CAPTURE_LIMIT: u64 = 8 << 20;
+/// Bytes that an index in a UKI may have.
+const INDEX_LIMIT: u64 = 64 << 20;
+/// Endings of the files of a folder that are read.
+const ENDINGS: [&str; 3] = ["capture", "lspci", "lsusb"];
+/// Depth of folders that are read.
+const DEEPEST: usize = 16;
+/// Features that `suggest` tries together.
+const MOST_FEATURES: usize = 6;
+
+/// A machine that was captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The file without its ending, below the folder that was named.
+    pub name: String,
+    /// Its devices.
+    pub capture: Capture,
+}
+
+/// A machine and what becomes of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checked {
+    /// The machine.
+    pub machine: String,
+    /// Whether it would not boot, unlock or be reached.
+    pub is_lost: bool,
+    /// What it loses.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// What becomes of captured machines.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckReport {
+    /// Version of this form.
+    pub schema: u32,
+    /// The kernel.
+    pub kernel: KernelRelease,
+    /// The targets, or the UKI.
+    pub target: Vec<String>,
+    /// Machines that would not boot, unlock or be reached.
+    pub lost: usize,
+    /// Each machine.
+    pub machines: Vec<Checked>,
+}
+
+/// Reads captures and dumps: files, and all files of folders that end in `.capture`, `.lspci` or `.lsusb`. Files with the same name
+/// but for these endings are one machine.
+///
+/// # Errors
+/// A path that cannot be read, a file that is no capture, a folder without one.
+pub fn captures(paths: &[PathBuf]) -> Result<Vec<Machine>, PipelineError> {
+    let mut files = BTreeMap::new();
+    for path in paths {
+        let before = files.len();
+        if path.is_dir() {
+            collect(path, path, 0, &mut files)?;
+        } else {
+            files.insert(path.clone(), path.clone());
+        }
+        if files.len() == before && path.is_dir() {
+            return Err(PipelineError::NoCaptures { path: path.clone() });
+        }
+    }
+    let files: Vec<_> = files.into_iter().collect();
+    let read = |(path, name): &(PathBuf, PathBuf)| {
+        let bytes = super::read_input("capture", path, CAPTURE_LIMIT)?;
+        // Names of devices in a dump may be in any encoding; ids are ASCII.
+        let text = String::from_utf8_lossy(&bytes);
+        let file = path.display().to_string();
+        let capture = Capture::parse(&text, &file).map_err(target::TargetError::from)?;
+        Ok::<_, PipelineError>((name.with_extension("").display().to_string(), capture))
+    };
+    let read: Vec<_> = files.par_iter().map(read).collect();
+    let mut machines: BTreeMap<String, Capture> = BTreeMap::new();
+    for one in read {
+        let (name, capture) = one?;
+        machines.entry(name).or_default().unite(capture);
+    }
+    Ok(machines.into_iter().map(|(name, capture)| Machine { name, capture }).collect())
+}
+
+fn collect(
+    top: &Path,
+    folder: &Path,
+    depth: usize,
+    files: &mut BTreeMap<PathBuf, PathBuf>,
+) -> Result<(), PipelineError> {
+    let failed = |source| PipelineError::Input { what: "folder of captures", path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if kind.is_dir() && depth < DEEPEST {
+            collect(top, &path, depth + 1, files)?;
+        } else if kind.is_file() && ENDINGS.contains(&ending) {
+            let name = path.strip_prefix(top).unwrap_or(&path).to_owned();
+            files.insert(path, name);
+        }
+    }
+    Ok(())
+}
+
+/// Replays captured machines against the plan of a root, or against a UKI that was made of the root.
+///
+/// # Errors
+/// A root, target, UKI or capture that cannot be used; a capture of another architecture than the kernel's.
+pub fn check(
+    request: &SelectRequest,
+    uki: Option<&Path>,
+    paths: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<CheckReport, PipelineError> {
+    progress.step("reading captures");
+    let machines = captures(paths)?;
+    let plan = plan(request, progress)?;
+    same_architecture(&plan.inventory, architecture(&plan)?, &machines)?;
+    let inside = uki.map(|path| slimmed(path, &plan.inventory)).transpose()?;
+    let slimmed = match &inside {
+        Some((aliases, modules)) => Slimmed::Indexes { aliases, modules },
+        None => Slimmed::Kept(kept(&plan.selection)),
+    };
+    progress.step("replaying machines");
+    let replay = Replay::new(&plan.inventory, slimmed, &plan.selection.missing_firmware);
+    let one = |machine: &Machine| {
+        let verdict = replay.check(&machine.capture);
+        Checked { machine: machine.name.clone(), is_lost: verdict.is_lost(), verdict }
+    };
+    let machines: Vec<Checked> = machines.par_iter().map(one).collect();
+    Ok(CheckReport {
+        schema: 1,
+        kernel: plan.inventory.kernel.release.clone(),
+        target: uki.map_or_else(|| plan.report.target.clone(), |path| vec![path.display().to_string()]),
+        lost: machines.iter().filter(|machine| machine.is_lost).count(),
+        machines,
+    })
+}
+
+fn kept(selection: &Selection) -> BTreeSet<&ModuleName> {
+    selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name).collect()
+}
+
+/// Of the kernel's modules, by one of them.
+fn architecture(plan: &Plan) -> Result<Option<Architecture>, PipelineError> {
+    let smallest = plan.inventory.modules.by_name.values().min_by_key(|module| module.bytes);
+    let machine = smallest.map(|module| inventory::machine(&plan.root, module)).transpose()?;
+    Ok(machine.flatten().and_then(Architecture::from_elf))
+}
+
+fn same_architecture(
+    inventory: &Inventory,
+    kernel: Option<Architecture>,
+    machines: &[Machine],
+) -> Result<(), PipelineError> {
+    let Some(kernel) = kernel else { return Ok(()) };
+    let other = |machine: &&Machine| machine.capture.architecture.is_some_and(|own| own != kernel);
+    match machines.iter().find(other) {
+        None => Ok(()),
+        Some(machine) => Err(PipelineError::OtherArchitecture {
+            machine: machine.name.clone(),
+            found: machine.capture.architecture.map_or_else(String::new, |own| own.to_string()),
+            release: inventory.kernel.release.clone(),
+            kernel: kernel.to_string(),
+        }),
+    }
+}
+
+/// The indexes in a UKI's initrd, of the kernel that the root has.
+fn slimmed(path: &Path, inventory: &Inventory) -> Result<(AliasList, BTreeSet<ModuleName>), PipelineError> {
+    let wrong = |problem: String| PipelineError::Uki { path: path.to_owned(), problem };
+    let failed = |source| PipelineError::Input { what: "UKI", path: path.to_owned(), source };
+    let mut reader = NewcReader::new(initrd(path)?);
+    let release = &inventory.kernel.release;
+    let directory = TreePath::new(format!("usr/lib/modules/{release}"))?;
+    let mut found: BTreeMap<Vec<u8>, String> = BTreeMap::new();
+    while let Some(entry) = reader.next_entry().map_err(|error| wrong(error.to_string()))? {
+        let wanted = entry.path.parent() == Some(directory.clone())
+            && [&b"modules.alias"[..], b"modules.dep"].contains(&entry.path.file_name());
+        if !wanted || u64::from(entry.length) > INDEX_LIMIT {
+            continue;
+        }
+        let mut bytes = vec![0; usize::try_from(entry.length).unwrap_or(0)];
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match reader.read_content(rest).map_err(|error| wrong(error.to_string()))? {
+                0 => return Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
+                read => done += read,
+            }
+        }
+        let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{} is not UTF-8 text", entry.path)))?;
+        found.insert(entry.path.file_name().to_vec(), text);
+    }
+    let mut take = |name: &str| {
+        let missing = || wrong(format!("its initrd has no {directory}/{name}: it was made of another root"));
+        found.remove(name.as_bytes()).ok_or_else(missing)
+    };
+    let (dep, alias) = (take("modules.dep")?, take("modules.alias")?);
+    let line = |error: indexes::LineError| wrong(error.to_string());
+    let modules = indexes::dep(&dep).map_err(line)?.into_iter().map(|entry| entry.name).collect();
+    Ok((indexes::alias(alias).map_err(line)?, modules))
+}
+
+/// The decompressed `.initrd` section of a UKI.
+fn initrd(path: &Path) -> Result<BufReader<Box<dyn Read>>, PipelineError> {
+    let failed = |source| PipelineError::Input { what: "UKI", path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let headers = PeHeaders::read(&mut file, &path.display().to_string())?;
+    let section = headers.section(".initrd");
+    let section = section.ok_or_else(|| failed(std::io::Error::other("it has no .initrd section")))?;
+    file.seek(SeekFrom::Start(section.raw_offset.into())).map_err(failed)?;
+    let section: Take<File> = file.take(section.content_size().into());
+    Ok(BufReader::new(decompress(BufReader::new(section)).map_err(failed)?))
+}
+
+/// What of each class of devices is driven.
+#[derive(Debug, Clone, Serialize)]
+pub struct CoverageReport {
+    /// Version of this form.
+    pub schema: u32,
+    /// The kernel.
+    pub kernel: KernelRelease,
+    /// The targets.
+    pub target: Vec<String>,
+    /// By class, as the population names it.
+    pub classes: BTreeMap<&'static str, Coverage>,
+}
+
+/// Holds a plan against the devices that people have.
+///
+/// # Errors
+/// As [`plan`].
+pub fn coverage(request: &SelectRequest, progress: &dyn Progress) -> Result<CoverageReport, PipelineError> {
+    let Plan { inventory, selection, report, .. } = plan(request, progress)?;
+    let classes = coverage::coverage(&inventory.modules, &kept(&selection));
+    Ok(CoverageReport { schema: 1, kernel: inventory.kernel.release, target: report.target, classes })
+}
+
+/// A target and what it would keep of a root.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sized {
+    /// The name.
+    pub name: String,
+    /// One sentence.
+    pub description: String,
+    /// What it keeps; nothing where no root was given.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// What a target keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Modules.
+    pub modules: usize,
+    /// Bytes of them.
+    pub module_bytes: u64,
+    /// Firmware files.
+    pub firmware: usize,
+    /// Bytes of them.
+    pub firmware_bytes: u64,
+}
+
+impl Kept {
+    fn of(selection: &Selection) -> Self {
+        let sum = |items: &mut dyn Iterator<Item = &select::Item>| {
+            items
+                .filter(|item| item.kept)
+                .fold((0, 0_u64), |(n, bytes), item| (n + 1, bytes.saturating_add(item.bytes)))
+        };
+        let (modules, module_bytes) = sum(&mut selection.modules.values());
+        let (firmware, firmware_bytes) = sum(&mut selection.firmware.values());
+        Self { modules, module_bytes, firmware, firmware_bytes }
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.module_bytes.saturating_add(self.firmware_bytes)
+    }
+}
+
+/// A root's plan, on which targets can be tried one after the other.
+struct Trial {
+    plan: Plan,
+    options: SelectOptions,
+}
+
+impl Trial {
+    fn new(request: &SelectRequest, progress: &dyn Progress) -> Result<Self, PipelineError> {
+        let request = SelectRequest { hardware: Vec::new(), ..request.clone() };
+        let plan = plan(&request, progress)?;
+        Ok(Self { options: plan.options.clone(), plan })
+    }
+
+    fn select(&self, target: &Target) -> Result<Selection, PipelineError> {
+        let Plan { inventory, declarations, wishes, .. } = &self.plan;
+        Ok(select::select(inventory, declarations, target, wishes, &self.options)?)
+    }
+}
+
+/// The built-in targets and features; with what they keep of a root where one is given.
+///
+/// # Errors
+/// As [`plan`].
+pub fn list(
+    request: Option<&SelectRequest>,
+    progress: &dyn Progress,
+) -> Result<(Vec<Sized>, Vec<Sized>), PipelineError> {
+    let trial = request.map(|request| Trial::new(request, progress)).transpose()?;
+    let sized = |name: &str, description: String| {
+        let kept = trial.as_ref().map(|trial| {
+            let target = target::resolve(&[target::Request::Name(name)])?;
+            Ok::<_, PipelineError>(Kept::of(&trial.select(&target)?))
+        });
+        Ok::<_, PipelineError>(Sized { name: name.to_owned(), description, kept: kept.transpose()? })
+    };
+    let targets = target::targets()?.into_iter().map(|(name, text)| sized(name, text)).collect::<Result<_, _>>()?;
+    let bare = |(name, description): (&str, String)| Sized { name: name.to_owned(), description, kept: None };
+    Ok((targets, target::features()?.into_iter().map(bare).collect()))
+}
+
+/// The smallest built-in target for some machines.
+#[derive(Debug, Clone, Serialize)]
+pub struct Suggestion {
+    /// Version of this form.
+    pub schema: u32,
+    /// The kernel.
+    pub kernel: KernelRelease,
+    /// For `--hardware`.
+    pub hardware: String,
+    /// What it keeps.
+    #[serde(flatten)]
+    pub kept: Kept,
+    /// The same of everything.
+    pub all: Kept,
+}
+
+/// Finds the smallest built-in target, with features, that loses nothing of what the whole kernel drives in these machines.
+///
+/// # Errors
+/// As [`check`].
+pub fn suggest(
+    request: &SelectRequest,
+    paths: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<Suggestion, PipelineError> {
+    progress.step("reading captures");
+    let machines = captures(paths)?;
+    let trial = Trial::new(request, progress)?;
+    let inventory = &trial.plan.inventory;
+    same_architecture(inventory, architecture(&trial.plan)?, &machines)?;
+    let none = BTreeMap::new();
+    let replay = Replay::new(inventory, Slimmed::Kept(BTreeSet::new()), &none);
+    let devices: BTreeSet<&String> = machines.iter().flat_map(|machine| &machine.capture.devices).collect();
+    let wanted: BTreeSet<&ModuleName> = devices.iter().flat_map(|device| replay.drivers(device)).collect();
+    progress.step("trying targets");
+    let lost = |selection: &Selection| -> BTreeSet<&ModuleName> {
+        wanted.iter().filter(|name| !selection.modules.get(**name).is_some_and(|item| item.kept)).copied().collect()
+    };
+    let features: Vec<&str> = target::features()?.into_iter().map(|(name, _)| name).collect();
+    let mut best: Option<(String, Kept)> = None;
+    for (name, _) in target::targets()? {
+        let mut hardware = name.to_owned();
+        let Ok(first) = target::resolve(&[target::Request::Name(&hardware)]) else { continue };
+        let mut selection = trial.select(&first)?;
+        // Greedy: of the features the one that brings back most, for the fewest bytes.
+        for _ in 0..MOST_FEATURES {
+            let missing = lost(&selection);
+            if missing.is_empty() {
+                break;
+            }
+            let mut choices = Vec::new();
+            for feature in &features {
+                let with = format!("{hardware}+{feature}");
+                let Ok(target) = target::resolve(&[target::Request::Name(&with)]) else { continue };
+                let selection = trial.select(&target)?;
+                let left = lost(&selection).len();
+                if left < missing.len() {
+                    choices.push((left, Kept::of(&selection).bytes(), with, selection));
+                }
+            }
+            choices.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+            let Some((_, _, with, better)) = choices.into_iter().next() else { break };
+            (hardware, selection) = (with, better);
+        }
+        let kept = Kept::of(&selection);
+        if lost(&selection).is_empty() && best.as_ref().is_none_or(|(_, smallest)| kept.bytes() < smallest.bytes()) {
+            best = Some((hardware, kept));
+        }
+    }
+    let all = Kept::of(&trial.plan.selection);
+    let (hardware, kept) = best.unwrap_or_else(|| ("all".to_owned(), all));
+    Ok(Suggestion { schema: 1, kernel: inventory.kernel.release.clone(), hardware, kept, all })
+}
+
+/// The devices of a sysfs tree.
+///
+/// # Errors
+/// It cannot be read, or names no device.
+pub fn capture(sys: &Path) -> Result<Capture, PipelineError> {
+    let root = crate::root::sysroot::Sysroot::open(sys)?;
+    let capture = crate::drivers::hardware::sysfs::capture(&root)?;
+    match capture.devices.is_empty() {
+        true => {
+            let error = CaptureError::Empty { file: sys.display().to_string() };
+            Err(target::TargetError::from(error).into())
+        }
+        false => Ok(capture),
+    }
+}
+
+/// The classes in which machines lose drivers, the worst first, each with how many machines.
+#[must_use]
+pub fn lost_classes(machines: &[Checked]) -> BTreeMap<Class, usize> {
+    let mut out = BTreeMap::new();
+    for class in machines.iter().flat_map(|machine| machine.verdict.lost.keys()) {
+        *out.entry(*class).or_default() += 1;
+    }
+    out
+}
