@@ -45,7 +45,7 @@ impl<'a> Aliases<'a> {
         }
         // Stable: of equal ones the files' order stays.
         exact.sort_by(|(a, _), (b, _)| compare(a, b));
-        sorted.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        sorted.sort_by_key(|(bus, ..)| *bus);
         let of_one_bus = sorted.chunk_by(|(a, ..), (b, ..)| a == b);
         let group = |group: &[(&'a [u8], &'a str, Owner<'a>)]| {
             let patterns = group.iter().map(|(_, pattern, owner)| (*pattern, *owner)).collect();
