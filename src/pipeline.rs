@@ -26,7 +26,7 @@ use crate::drivers::check::{self, Finding};
 use crate::drivers::inventory::{self, Declarations, Inventory};
 use crate::drivers::select::pattern::Pattern;
 use crate::drivers::select::{self, Evidence, Explanation, SelectOptions, Selection};
-use crate::drivers::target::{self, Target};
+use crate::drivers::target::{self, Architecture, Target};
 use crate::drivers::wishes::Wishes;
 use crate::drivers::{depmod, slim as slimming};
 use crate::image::{self, ImageError, Staging};
@@ -85,6 +85,8 @@ pub struct Plan {
     pub root: Sysroot,
     /// What it has.
     pub inventory: Inventory,
+    /// What its kernel was built for; `None`: unknown here.
+    pub architecture: Option<Architecture>,
     /// What its modules declare.
     pub declarations: Declarations,
     /// What the hardware needs.
@@ -201,6 +203,17 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
         unknown_firmware: request.unknown_firmware,
     };
     let inventory = inventory::load(&root, request.kernel.as_ref())?;
+    let architecture = architecture(&root, &inventory)?;
+    if let (Some(wanted), Some(found)) = (target.architecture, architecture)
+        && wanted != found
+    {
+        return Err(PipelineError::TargetArchitecture {
+            target: target.name.clone(),
+            wanted: wanted.to_string(),
+            release: inventory.kernel.release.clone(),
+            found: found.to_string(),
+        });
+    }
     progress.step("choosing drivers and firmware");
     let (declarations, cache_warnings) = match &request.cache {
         Some(directory) => cache::declarations(&root, &inventory, directory)?,
@@ -222,7 +235,14 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     })?
     .findings;
     report.warnings.splice(0..0, findings.iter().map(Finding::to_string).chain(cache_warnings));
-    Ok(Plan { root, inventory, declarations, target, wishes, options, selection, findings, report })
+    Ok(Plan { root, inventory, architecture, declarations, target, wishes, options, selection, findings, report })
+}
+
+/// Of the kernel's modules, by the smallest of them.
+fn architecture(root: &Sysroot, inventory: &Inventory) -> Result<Option<Architecture>, PipelineError> {
+    let smallest = inventory.modules.by_name.values().min_by_key(|module| module.bytes);
+    let machine = smallest.map(|module| inventory::machine(root, module)).transpose()?;
+    Ok(machine.flatten().and_then(Architecture::from_elf))
 }
 
 /// Refuses a kernel that would not start from the UKI.

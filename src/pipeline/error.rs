@@ -60,6 +60,20 @@ pub enum PipelineError {
         /// The folder.
         path: PathBuf,
     },
+    /// A target that the kernel was not built for.
+    #[error(
+        "{target} is for {wanted}, and the kernel {release} of the root for {found}; 'hardware list' has the targets"
+    )]
+    TargetArchitecture {
+        /// The target.
+        target: String,
+        /// What it is for.
+        wanted: String,
+        /// The kernel.
+        release: KernelRelease,
+        /// What that is for.
+        found: String,
+    },
     /// A machine that the kernel was not built for.
     #[error(
         "{machine} was captured on {found}, and the kernel {release} of the root is for {kernel}: it cannot run there"

@@ -13,9 +13,9 @@ use crate::boot::uki::pe::PeHeaders;
 use crate::drivers::hardware::class::Class;
 use crate::drivers::hardware::coverage::{self, Coverage};
 use crate::drivers::hardware::replay::{Replay, Slimmed, Verdict};
-use crate::drivers::inventory::{self, AliasList, Inventory, indexes};
+use crate::drivers::inventory::{AliasList, Inventory, indexes};
 use crate::drivers::select::{self, SelectOptions, Selection};
-use crate::drivers::target::{self, Architecture, Capture, CaptureError, Target};
+use crate::drivers::target::{self, Capture, CaptureError, Target};
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::initrd::{NewcReader, decompress};
 
@@ -33,7 +33,7 @@ const MOST_FEATURES: usize = 6;
 /// A machine that was captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// The file without its ending, below the folder that was named.
+    /// The file without its ending, and without the folder that was named.
     pub name: String,
     /// Its devices.
     pub capture: Capture,
@@ -78,7 +78,7 @@ pub fn captures(paths: &[PathBuf]) -> Result<Vec<Machine>, PipelineError> {
         if path.is_dir() {
             collect(path, path, 0, &mut files)?;
         } else {
-            files.insert(path.clone(), path.clone());
+            files.insert(path.clone(), path.file_name().map_or_else(|| path.clone(), PathBuf::from));
         }
         if files.len() == before && path.is_dir() {
             return Err(PipelineError::NoCaptures { path: path.clone() });
@@ -136,7 +136,7 @@ pub fn check(
     progress.step("reading captures");
     let machines = captures(paths)?;
     let plan = plan(request, progress)?;
-    same_architecture(&plan.inventory, architecture(&plan)?, &machines)?;
+    same_architecture(&plan, &machines)?;
     let inside = uki.map(|path| slimmed(path, &plan.inventory)).transpose()?;
     let slimmed = match &inside {
         Some((aliases, modules)) => Slimmed::Indexes { aliases, modules },
@@ -162,26 +162,15 @@ fn kept(selection: &Selection) -> BTreeSet<&ModuleName> {
     selection.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name).collect()
 }
 
-/// Of the kernel's modules, by one of them.
-fn architecture(plan: &Plan) -> Result<Option<Architecture>, PipelineError> {
-    let smallest = plan.inventory.modules.by_name.values().min_by_key(|module| module.bytes);
-    let machine = smallest.map(|module| inventory::machine(&plan.root, module)).transpose()?;
-    Ok(machine.flatten().and_then(Architecture::from_elf))
-}
-
-fn same_architecture(
-    inventory: &Inventory,
-    kernel: Option<Architecture>,
-    machines: &[Machine],
-) -> Result<(), PipelineError> {
-    let Some(kernel) = kernel else { return Ok(()) };
+fn same_architecture(plan: &Plan, machines: &[Machine]) -> Result<(), PipelineError> {
+    let Some(kernel) = plan.architecture else { return Ok(()) };
     let other = |machine: &&Machine| machine.capture.architecture.is_some_and(|own| own != kernel);
     match machines.iter().find(other) {
         None => Ok(()),
         Some(machine) => Err(PipelineError::OtherArchitecture {
             machine: machine.name.clone(),
             found: machine.capture.architecture.map_or_else(String::new, |own| own.to_string()),
-            release: inventory.kernel.release.clone(),
+            release: plan.inventory.kernel.release.clone(),
             kernel: kernel.to_string(),
         }),
     }
@@ -314,6 +303,11 @@ impl Trial {
         Ok(Self { options: plan.options.clone(), plan })
     }
 
+    /// Whether a target is for this kernel.
+    fn fits(&self, target: &Target) -> bool {
+        !target.architecture.zip(self.plan.architecture).is_some_and(|(wanted, found)| wanted != found)
+    }
+
     fn select(&self, target: &Target) -> Result<Selection, PipelineError> {
         let Plan { inventory, declarations, wishes, .. } = &self.plan;
         Ok(select::select(inventory, declarations, target, wishes, &self.options)?)
@@ -330,11 +324,9 @@ pub fn list(
 ) -> Result<(Vec<Sized>, Vec<Sized>), PipelineError> {
     let trial = request.map(|request| Trial::new(request, progress)).transpose()?;
     let sized = |name: &str, description: String| {
-        let kept = trial.as_ref().map(|trial| {
-            let target = target::resolve(&[target::Request::Name(name)])?;
-            Ok::<_, PipelineError>(Kept::of(&trial.select(&target)?))
-        });
-        Ok::<_, PipelineError>(Sized { name: name.to_owned(), description, kept: kept.transpose()? })
+        let target = target::resolve(&[target::Request::Name(name)])?;
+        let kept = trial.as_ref().filter(|trial| trial.fits(&target)).map(|trial| trial.select(&target)).transpose()?;
+        Ok::<_, PipelineError>(Sized { name: name.to_owned(), description, kept: kept.as_ref().map(Kept::of) })
     };
     let targets = target::targets()?.into_iter().map(|(name, text)| sized(name, text)).collect::<Result<_, _>>()?;
     let bare = |(name, description): (&str, String)| Sized { name: name.to_owned(), description, kept: None };
@@ -370,7 +362,7 @@ pub fn suggest(
     let machines = captures(paths)?;
     let trial = Trial::new(request, progress)?;
     let inventory = &trial.plan.inventory;
-    same_architecture(inventory, architecture(&trial.plan)?, &machines)?;
+    same_architecture(&trial.plan, &machines)?;
     let none = BTreeMap::new();
     let replay = Replay::new(inventory, Slimmed::Kept(BTreeSet::new()), &none);
     let devices: BTreeSet<&String> = machines.iter().flat_map(|machine| &machine.capture.devices).collect();
@@ -380,34 +372,40 @@ pub fn suggest(
         wanted.iter().filter(|name| !selection.modules.get(**name).is_some_and(|item| item.kept)).copied().collect()
     };
     let features: Vec<&str> = target::features()?.into_iter().map(|(name, _)| name).collect();
-    let mut best: Option<(String, Kept)> = None;
+    let mut bases = Vec::new();
     for (name, _) in target::targets()? {
-        let mut hardware = name.to_owned();
-        let Ok(first) = target::resolve(&[target::Request::Name(&hardware)]) else { continue };
-        let mut selection = trial.select(&first)?;
-        // Greedy: of the features the one that brings back most, for the fewest bytes.
-        for _ in 0..MOST_FEATURES {
-            let missing = lost(&selection);
-            if missing.is_empty() {
+        let target = target::resolve(&[target::Request::Name(name)])?;
+        if trial.fits(&target) {
+            bases.push((name.to_owned(), trial.select(&target)?));
+        }
+    }
+    // What loses nothing as it is comes first, so that what is larger than that is not tried with features.
+    bases.sort_by_cached_key(|(_, selection)| (lost(selection).len(), Kept::of(selection).bytes()));
+    let mut best: Option<(String, Kept)> = None;
+    for (mut hardware, mut selection) in bases {
+        for _ in 0..=MOST_FEATURES {
+            let (missing, kept) = (lost(&selection).len(), Kept::of(&selection));
+            if best.as_ref().is_some_and(|(_, smallest)| kept.bytes() >= smallest.bytes()) {
                 break;
             }
+            if missing == 0 {
+                best = Some((hardware.clone(), kept));
+                break;
+            }
+            // Greedy: of the features the one that brings back most, for the fewest bytes.
             let mut choices = Vec::new();
             for feature in &features {
                 let with = format!("{hardware}+{feature}");
-                let Ok(target) = target::resolve(&[target::Request::Name(&with)]) else { continue };
+                let target = target::resolve(&[target::Request::Name(&with)])?;
                 let selection = trial.select(&target)?;
                 let left = lost(&selection).len();
-                if left < missing.len() {
+                if left < missing {
                     choices.push((left, Kept::of(&selection).bytes(), with, selection));
                 }
             }
             choices.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
             let Some((_, _, with, better)) = choices.into_iter().next() else { break };
             (hardware, selection) = (with, better);
-        }
-        let kept = Kept::of(&selection);
-        if lost(&selection).is_empty() && best.as_ref().is_none_or(|(_, smallest)| kept.bytes() < smallest.bytes()) {
-            best = Some((hardware, kept));
         }
     }
     let all = Kept::of(&trial.plan.selection);

@@ -3,11 +3,13 @@
 use std::fmt;
 
 /// A processor architecture, by the name that the kernel has for it (`uname -m`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
 pub enum Architecture {
     /// 64-bit x86.
+    #[serde(rename = "x86_64")]
     X86_64,
     /// 64-bit Arm.
+    #[serde(rename = "aarch64")]
     Aarch64,
 }
 

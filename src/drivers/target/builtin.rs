@@ -12,7 +12,6 @@ enum Kind {
     /// A part of targets.
     Class,
     /// A name behind `+`.
-    #[allow(dead_code, reason = "the first features come with the table's next entries")]
     Feature,
 }
 
@@ -46,14 +45,69 @@ static FILES: &[File] = files! {
     Always "unasked",
     Target "all",
     Target "x86-generic",
+    Target "x86-server",
+    Target "x86-mini-pc",
+    Target "x86-vm",
+    Target "x86-vm-kvm",
+    Target "x86-vm-vmware",
+    Target "x86-vm-hyperv",
+    Target "x86-vm-xen",
+    Target "x86-vm-virtualbox",
+    Target "x86-cloud",
+    Target "arm64-generic",
+    Target "arm64-server",
+    Target "arm64-vm",
+    Target "rpi3",
+    Target "rpi4",
+    Target "rpi5",
+    Target "nvidia-jetson-agx-orin",
+    Target "nvidia-jetson-orin-nx",
+    Target "nvidia-jetson-thor",
+    Target "nvidia-dgx-spark",
+    Feature "wifi",
+    Feature "bluetooth",
+    Feature "sound",
+    Feature "gpu-intel",
+    Feature "gpu-amd",
+    Feature "gpu-nvidia",
+    Feature "media",
+    Feature "infiniband",
+    Feature "can",
+    Feature "iscsi",
+    Feature "nvme-fabrics",
+    Feature "smartnic",
+    Feature "serial",
+    Feature "staging",
+    Feature "k3s",
+    Feature "cilium",
+    Feature "calico",
+    Feature "longhorn",
+    Feature "kubevirt",
     Class "console",
     Class "filesystems",
     Class "kubernetes",
     Class "network",
+    Class "network-virtual",
+    Class "notebook",
+    Class "platform-arm64",
     Class "platform-x86",
+    Class "rpi",
     Class "storage",
+    Class "tegra",
     Class "usb-input",
     Class "virtual",
+    Class "vm-basic",
+    Class "vm-cloud",
+    Class "vm-emulated",
+    Class "vm-host",
+    Class "vm-host-arm64",
+    Class "vm-hyperv",
+    Class "vm-kvm",
+    Class "vm-passthrough",
+    Class "vm-virtualbox",
+    Class "vm-vmware",
+    Class "vm-xen",
+    Class "volumes",
 };
 
 /// What belongs to every target.
@@ -99,9 +153,9 @@ pub(super) fn feature(request: &str, name: &str) -> Result<&'static File, Target
     })
 }
 
-/// What `extends` in `file` means by `name`: a class or a whole target.
+/// What `extends` in `file` means by `name`: a class, a feature or a whole target.
 pub(super) fn extended(name: &str, file: &str) -> Result<&'static File, TargetError> {
-    let all = || FILES.iter().filter(|file| matches!(file.kind, Kind::Target | Kind::Class));
+    let all = || FILES.iter().filter(|file| file.kind != Kind::Always);
     all().find(|file| file.name == name).ok_or_else(|| {
         let (hint, known) = known(name, all());
         TargetError::Extends { file: file.to_owned(), name: name.to_owned(), hint, known }

@@ -1,6 +1,6 @@
 //! What can be wrong with a hardware target.
 
-use super::CaptureError;
+use super::{Architecture, CaptureError};
 
 /// A hardware target cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,18 @@ pub enum TargetError {
         hint: String,
         /// All names.
         known: String,
+    },
+    /// Targets for two architectures in one.
+    #[error(
+        "{file} is for {own}, and another target of the same union for {other}: no kernel runs on both; make two images"
+    )]
+    Architectures {
+        /// The later one.
+        file: String,
+        /// Its own.
+        own: Architecture,
+        /// Of those before.
+        other: Architecture,
     },
     /// `extends` names a file that is not built in.
     #[error("{file} extends {name:?}, which is not built in; {hint}built in are: {known}")]

@@ -179,7 +179,7 @@ pub struct Unasked {
 }
 
 /// What a captured machine has besides its devices' drivers.
-const CAPTURED: [&str; 2] = ["filesystems", "kubernetes"];
+const CAPTURED: [&str; 1] = ["k3s"];
 
 /// The files of a family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +206,8 @@ impl FamilyFiles {
 pub struct Target {
     /// The names that were asked for, joined with `, `.
     pub name: String,
+    /// The kernels that it is for; `None`: any.
+    pub architecture: Option<Architecture>,
     /// Rules in their order; the first that matches an item gives its reason.
     pub rules: Vec<Rule>,
     /// Hidden dependencies.
@@ -223,6 +225,8 @@ pub struct Target {
 pub struct Entries {
     /// One sentence for `hardware list`.
     pub description: Option<String>,
+    /// The kernels that it is for.
+    pub architecture: Option<Architecture>,
     /// The entries of these files come first.
     pub extends: Vec<String>,
     /// Rules, a list of patterns flattened.
@@ -305,6 +309,7 @@ fn captured(text: &str, path: &str) -> Result<Entries, TargetError> {
         matcher: Matcher::Alias(device),
     };
     Ok(Entries {
+        architecture: capture.architecture,
         extends: CAPTURED.iter().map(|name| (*name).to_owned()).collect(),
         rules: capture.devices.into_iter().map(rule).collect(),
         ..Entries::default()
@@ -336,6 +341,14 @@ impl Union {
             self.add(builtin::extended(name, path)?)?;
         }
         self.open.pop();
+        if let Some(own) = entries.architecture {
+            match self.target.architecture.replace(own) {
+                Some(other) if other != own => {
+                    return Err(TargetError::Architectures { file: path.to_owned(), own, other });
+                }
+                _ => {}
+            }
+        }
         self.target.rules.extend(entries.rules);
         self.target.hidden.extend(entries.hidden);
         self.target.requests.extend(entries.requests);

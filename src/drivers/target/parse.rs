@@ -7,12 +7,15 @@ use crate::names::{KernelRelease, ModuleName};
 
 use super::glob::Glob;
 use super::versions::{self, Asks, Unversioned, Versions};
-use super::{Entries, Family, FamilyFiles, Hidden, Matcher, ModuleRequest, Rule, Source, TargetError, Unasked};
+use super::{
+    Architecture, Entries, Family, FamilyFiles, Hidden, Matcher, ModuleRequest, Rule, Source, TargetError, Unasked,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
     description: Option<String>,
+    architecture: Option<Architecture>,
     #[serde(default)]
     extends: Vec<String>,
     #[serde(default)]
@@ -114,7 +117,12 @@ pub fn parse(text: &str, file: &str) -> Result<Entries, TargetError> {
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
         TargetError::Form { file: file.to_owned(), line, column, message }
     })?;
-    let mut entries = Entries { description: raw.description, extends: raw.extends, ..Entries::default() };
+    let mut entries = Entries {
+        description: raw.description,
+        architecture: raw.architecture,
+        extends: raw.extends,
+        ..Entries::default()
+    };
     for rule in &raw.rule {
         let entry = Entry { source: source(file, text, rule.span().start) };
         entry.rules(rule.get_ref(), &mut entries.rules)?;
