@@ -13,6 +13,7 @@ mod duplicates;
 mod hardware;
 mod initrd;
 mod inventory;
+mod kmod_db;
 mod roots;
 mod select;
 mod sign;

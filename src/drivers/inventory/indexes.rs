@@ -122,7 +122,7 @@ pub fn builtin(text: &str) -> Result<BTreeSet<ModuleName>, LineError> {
     lines(text).map(|(line, path)| file_name(line, path)).collect()
 }
 
-/// `modules.order`: paths without a suffix of compression, in load order.
+/// `modules.order`: paths without a suffix of compression, in load order. `modules.builtin` has the same form.
 ///
 /// # Errors
 /// As [`dep`] for the path.

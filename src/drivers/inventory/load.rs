@@ -112,7 +112,10 @@ impl Index<'_> {
             Some(bytes) => self.parsed("modules.builtin.modinfo", indexes::builtin_modinfo(&bytes))?,
             None => indexes::BuiltinInfo::default(),
         };
+        let mut builtin_paths = self.optional("modules.builtin", indexes::order)?;
+        builtin_paths.sort_unstable();
         Ok(Modules {
+            builtin_paths,
             soft: self.optional("modules.softdep", indexes::softdep)?,
             weak: self.optional("modules.weakdep", indexes::weakdep)?,
             builtin: self.optional("modules.builtin", indexes::builtin)?,

@@ -116,6 +116,8 @@ pub struct Modules {
     pub aliases: AliasList,
     /// `modules.builtin`: names of built-in modules.
     pub builtin: BTreeSet<ModuleName>,
+    /// Their paths, sorted: `kernel/fs/fuse/fuse.ko`.
+    pub builtin_paths: Vec<String>,
     /// `alias=` of `modules.builtin.modinfo`: pattern and built-in module.
     pub builtin_aliases: AliasList,
     /// `firmware=` of `modules.builtin.modinfo`.

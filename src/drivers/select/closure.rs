@@ -82,8 +82,15 @@ impl<'a> Graph<'a> {
     /// `--drop` of a required module or of a dependency; a dependency that does not exist.
     pub(super) fn close(&self) -> Result<Closure<'a>, SelectError> {
         let mut closure = Closure::default();
-        for rule in &self.target.rules {
-            self.root(rule, &mut closure)?;
+        // An entry with several patterns is one rule: kernels differ in how they cut drivers into directories.
+        for entry in self.target.rules.chunk_by(|a, b| a.source == b.source) {
+            let mut satisfied = false;
+            for rule in entry {
+                satisfied |= self.root(rule, &mut closure)?;
+            }
+            if let Some(rule) = entry.first().filter(|_| !satisfied) {
+                self.unmatched(rule, entry.len(), &mut closure);
+            }
         }
         for wish in &self.wishes.wishes {
             self.wish(wish, &mut closure);
@@ -110,13 +117,34 @@ impl<'a> Graph<'a> {
         Ok(closure)
     }
 
-    /// The modules that a rule matches become roots.
-    fn root(&self, rule: &'a Rule, closure: &mut Closure<'a>) -> Result<(), SelectError> {
+    /// Reports an entry, whose first pattern is `rule`, that matches nothing.
+    fn unmatched(&self, rule: &Rule, patterns: usize, closure: &mut Closure<'a>) {
+        let release = &self.inventory.kernel.release;
+        if rule.required || !rule.is_expected_in(release) || matches!(rule.matcher, Matcher::Firmware(_)) {
+            return;
+        }
+        let more = match patterns {
+            0 | 1 => String::new(),
+            patterns => format!(" (and the {} other patterns of the entry)", patterns - 1),
+        };
+        closure.warnings.push(format!(
+            "{}: {}{more} matches neither a module nor a built-in of kernel {release}",
+            rule.source, rule.matcher
+        ));
+    }
+
+    /// The modules that a rule matches become roots. Whether it matches anything, built-in modules included.
+    fn root(&self, rule: &'a Rule, closure: &mut Closure<'a>) -> Result<bool, SelectError> {
         let modules = &self.inventory.modules;
         let mut satisfied = false;
         let candidates: Vec<&'a ModuleName> = match &rule.matcher {
-            Matcher::Firmware(_) => return Ok(()),
-            Matcher::Path(glob) => self.paths.matching(glob),
+            Matcher::Firmware(_) => return Ok(true),
+            Matcher::Path(glob) => {
+                let from = modules.builtin_paths.partition_point(|path| path.as_str() < glob.literal());
+                let near = modules.builtin_paths.iter().skip(from).take_while(|path| path.starts_with(glob.literal()));
+                satisfied = near.into_iter().any(|path| glob.matches(path));
+                self.paths.matching(glob)
+            }
             Matcher::Module(glob) => {
                 let from = (Bound::Included(glob.literal()), Bound::Unbounded);
                 let builtin = modules.builtin.range::<str, _>(from);
@@ -174,14 +202,14 @@ impl<'a> Graph<'a> {
             };
             closure.keep(name, link);
         }
-        if !satisfied && rule.is_expected_in(&self.inventory.kernel.release) {
-            let needs = if rule.required { "; Kairos cannot boot without it" } else { "" };
+        // What Kairos cannot do without is missed by each name.
+        if !satisfied && rule.required && rule.is_expected_in(&self.inventory.kernel.release) {
             closure.warnings.push(format!(
-                "{}: {} matches neither a module nor a built-in of kernel {}{needs}",
+                "{}: {} matches neither a module nor a built-in of kernel {}; Kairos cannot boot without it",
                 rule.source, rule.matcher, self.inventory.kernel.release
             ));
         }
-        Ok(())
+        Ok(satisfied)
     }
 
     /// The root's configuration asks for modules: each is a rule, but none that must match.

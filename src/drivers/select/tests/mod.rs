@@ -52,6 +52,7 @@ fn kernel(modules: &str) -> Inventory {
 fn rules(text: &str) -> Target {
     let entries = target::parse(text, "t.toml").unwrap();
     Target {
+        architecture: None,
         name: "t".into(),
         rules: entries.rules,
         hidden: entries.hidden,

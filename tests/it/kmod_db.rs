@@ -1,0 +1,171 @@
+//! kmod-db's own rules: what a file of the database must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+use kairos_init::drivers::inventory::{self, Inventory};
+use kairos_init::drivers::target::glob::Glob;
+use kairos_init::drivers::target::{Architecture, Matcher, Request, Rule, features, resolve, targets};
+use kairos_init::root::sysroot::Sysroot;
+
+use crate::roots;
+
+/// A kernel of the tests: its modules' paths and names, built-in ones included, its aliases, the firmware of its root.
+struct Kernel {
+    architecture: Architecture,
+    paths: Vec<String>,
+    names: BTreeSet<String>,
+    inventory: Inventory,
+    firmware: Vec<String>,
+}
+
+impl Kernel {
+    fn new(architecture: Architecture, root: PathBuf) -> Self {
+        let inventory = inventory::load(&Sysroot::open(&root).unwrap(), None).unwrap();
+        let modules = &inventory.modules;
+        let plain = |path: &str| path.trim_end_matches(".xz").to_owned();
+        let paths = modules.by_name.values().map(|module| plain(&module.relative)).chain(modules.builtin_paths.clone());
+        let names = modules.by_name.keys().chain(&modules.builtin).map(ToString::to_string).collect();
+        let base = "/usr/lib/firmware/";
+        let firmware =
+            inventory.firmware.entries.keys().filter_map(|path| Some(path.to_string().strip_prefix(base)?.to_owned()));
+        Self { architecture, paths: paths.collect(), names, firmware: firmware.collect(), inventory }
+    }
+
+    fn matches(&self, rule: &Rule) -> bool {
+        let modules = &self.inventory.modules;
+        match &rule.matcher {
+            Matcher::Path(glob) => self.paths.iter().any(|path| glob.matches(path) && !excepted(rule, path)),
+            Matcher::Module(glob) => self.names.iter().any(|name| glob.matches(name)),
+            Matcher::AliasGlob(glob) => modules.aliases.iter().any(|(alias, _)| glob.matches(alias)),
+            Matcher::Alias(alias) => modules.aliases.iter().any(|(pattern, _)| pattern == alias),
+            Matcher::Firmware(glob) => self.firmware.iter().any(|name| glob.matches(name.trim_end_matches(".xz"))),
+        }
+    }
+}
+
+fn excepted(rule: &Rule, path: &str) -> bool {
+    rule.except.iter().any(|glob| glob.matches(path))
+}
+
+/// Every rule of every file, once, with the architectures of the targets that have it.
+fn rules() -> Vec<(Rule, BTreeSet<Architecture>)> {
+    let mut out: BTreeMap<(String, String), (Rule, BTreeSet<Architecture>)> = BTreeMap::new();
+    let plain: Vec<String> = targets().unwrap().iter().map(|(name, _)| (*name).to_owned()).collect();
+    let with: Vec<String> = features().unwrap().iter().map(|(name, _)| format!("all+{name}")).collect();
+    for name in plain.iter().chain(&with) {
+        let target = resolve(&[Request::Name(name)]).unwrap();
+        let own = target.architecture.map_or(Architecture::ALL.to_vec(), |own| vec![own]);
+        for rule in target.rules {
+            let key = (rule.source.to_string(), rule.matcher.to_string());
+            out.entry(key).or_insert_with(|| (rule, BTreeSet::new())).1.extend(&own);
+        }
+    }
+    out.into_values().collect()
+}
+
+/// Nothing twice in a file, lists sorted, evidence that says something, and every pattern and exception meets something in one of
+/// the test kernels (Debian 13 on both architectures, Debian 12, cloud) or the entry is optional.
+#[test]
+fn every_rule_of_the_database_matches_or_is_optional() {
+    let kernels = [
+        Kernel::new(Architecture::X86_64, roots::base()),
+        Kernel::new(Architecture::X86_64, roots::modules_of("debian12")),
+        Kernel::new(Architecture::X86_64, roots::modules_of("cloud")),
+        Kernel::new(Architecture::Aarch64, roots::modules_of("arm64")),
+    ];
+    let mut wrong = Vec::new();
+    let mut seen = BTreeMap::new();
+    let all = rules();
+    assert!(all.len() > 500, "{} rules", all.len());
+    for (rule, architectures) in &all {
+        let (source, key) = (rule.source.to_string(), rule.matcher.to_string());
+        if let Some(other) = seen.insert((rule.source.file.clone(), key.clone()), source.clone()) {
+            wrong.push(format!("{source}: {key} is in {other} too"));
+        }
+        if rule.evidence.trim().len() < 20 {
+            wrong.push(format!("{source}: the evidence {:?} shows nothing", rule.evidence));
+        }
+        let own = kernels.iter().filter(|kernel| architectures.contains(&kernel.architecture));
+        if !rule.optional && !own.clone().any(|kernel| kernel.matches(rule)) {
+            wrong.push(format!("{source}: {key} matches in no test kernel"));
+        }
+    }
+    // An exception is written for an entry: one of its patterns must have what it leaves out.
+    let mut exceptions: BTreeMap<(String, &str), bool> = BTreeMap::new();
+    for (rule, _) in &all {
+        let covers = |except: &Glob, path: &String| match &rule.matcher {
+            Matcher::Path(glob) => glob.matches(path) && except.matches(path),
+            Matcher::Module(_) => except.matches(path),
+            _ => true,
+        };
+        for except in &rule.except {
+            let leaves_out = kernels.iter().any(|kernel| kernel.paths.iter().any(|path| covers(except, path)));
+            *exceptions.entry((rule.source.to_string(), except.as_str())).or_default() |= leaves_out;
+        }
+    }
+    for ((source, except), _) in exceptions.iter().filter(|(_, leaves_out)| !**leaves_out) {
+        wrong.push(format!("{source}: except {except} leaves nothing out"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Lists are sorted as they are written.
+#[test]
+fn lists_are_sorted_and_every_file_is_built_in() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kmod-db");
+    let known: BTreeSet<String> = rules().iter().map(|(rule, _)| rule.source.file.clone()).collect();
+    let (mut files, mut wrong) = (0, Vec::new());
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "toml") {
+            continue;
+        }
+        files += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        let has_rules = table.get("rule").is_some();
+        let name = format!("kmod-db/{}", path.file_name().unwrap().to_str().unwrap());
+        if has_rules && !known.contains(&name) {
+            wrong.push(format!("{name} is in no target and no feature"));
+        }
+        let entries = table.values().filter_map(toml::Value::as_array).flatten().filter_map(toml::Value::as_table);
+        for list in entries.chain([&table]).flat_map(|entry| entry.values().filter_map(toml::Value::as_array)) {
+            let list: Vec<&str> = list.iter().filter_map(toml::Value::as_str).collect();
+            if let Some(pair) = list.windows(2).find(|pair| pair[0] >= pair[1]) {
+                wrong.push(format!("{name}: {:?} stands before {:?}", pair[0], pair[1]));
+            }
+        }
+    }
+    assert!(files > 60, "{files} files");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each target keeps what it is for on its own test kernel, and is smaller than the generic one of its architecture.
+#[test]
+fn narrow_targets_are_smaller_and_hold_kairos() {
+    let list = |root: PathBuf| -> BTreeMap<String, u64> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-init"));
+        let output = command.args(["hardware", "list", "--json", "--quiet", "--root"]).arg(root).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let targets = report["targets"].as_array().unwrap().iter();
+        targets.filter_map(|t| Some((t["name"].as_str()?.to_owned(), t["module_bytes"].as_u64()?))).collect()
+    };
+    let x86 = list(roots::base());
+    let arm = list(roots::modules_of("arm64"));
+    for (sizes, generic, narrow) in [
+        (&x86, "x86-generic", &["x86-server", "x86-mini-pc", "x86-vm", "x86-vm-kvm", "x86-cloud"][..]),
+        (&x86, "x86-vm", &["x86-vm-vmware", "x86-vm-hyperv", "x86-vm-virtualbox"]),
+        (
+            &arm,
+            "arm64-generic",
+            &["arm64-server", "arm64-vm", "rpi3", "rpi4", "rpi5", "nvidia-jetson-thor", "nvidia-dgx-spark"],
+        ),
+    ] {
+        for name in narrow {
+            assert!(sizes[*name] < sizes[generic], "{name}: {} of {}", sizes[*name], sizes[generic]);
+        }
+    }
+    assert!(!x86.contains_key("rpi4") && !arm.contains_key("x86-vm"), "only what fits the kernel has a size");
+}
