@@ -183,11 +183,18 @@ fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, Pi
     Ok(bytes)
 }
 
-/// Decides what is kept and dropped; changes nothing.
-///
-/// # Errors
-/// A root, kernel, module or target that cannot be used.
-pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
+/// What a selection needs, but for what the modules declare.
+struct Prepared {
+    root: Sysroot,
+    inventory: Inventory,
+    architecture: Option<Architecture>,
+    target: Target,
+    options: SelectOptions,
+    /// Of the targets, as given.
+    names: Vec<String>,
+}
+
+fn start(request: &SelectRequest, progress: &dyn Progress) -> Result<Prepared, PipelineError> {
     progress.step("reading the root");
     let root = Sysroot::open(&request.root)?;
     slimming::refuse_interrupted(&root)?;
@@ -214,6 +221,16 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
             found: found.to_string(),
         });
     }
+    let names = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
+    Ok(Prepared { root, inventory, architecture, target, options, names })
+}
+
+/// Decides what is kept and dropped; changes nothing.
+///
+/// # Errors
+/// A root, kernel, module or target that cannot be used.
+pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, PipelineError> {
+    let Prepared { root, inventory, architecture, target, options, names } = start(request, progress)?;
     progress.step("choosing drivers and firmware");
     let (declarations, cache_warnings) = match &request.cache {
         Some(directory) => cache::declarations(&root, &inventory, directory)?,
@@ -222,7 +239,6 @@ pub fn plan(request: &SelectRequest, progress: &dyn Progress) -> Result<Plan, Pi
     inventory::check_dependencies(&inventory.kernel, &inventory.modules, &declarations)?;
     let wishes = Wishes::load(&root)?;
     let selection = select::select(&inventory, &declarations, &target, &wishes, &options)?;
-    let names: Vec<String> = hardware.iter().map(|hardware| hardware.name().to_owned()).collect();
     let mut report = Report::plan(&inventory.kernel.release, &names, &selection);
     progress.step("checking the kernel's settings and the modules' signatures");
     let findings = check::check(&check::Request {

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{PipelineError, Plan, Progress, SelectRequest, plan};
+use super::{PipelineError, Plan, Prepared, Progress, SelectRequest, plan, start};
 use crate::boot::uki::pe::PeHeaders;
 use crate::drivers::hardware::class::Class;
 use crate::drivers::hardware::coverage::{self, Coverage};
-use crate::drivers::hardware::replay::{Replay, Slimmed, Verdict};
-use crate::drivers::inventory::{AliasList, Inventory, indexes};
+use crate::drivers::hardware::replay::{Replay, Slimmed, Verdict, lost};
+use crate::drivers::inventory::{AliasList, Declarations, Inventory, indexes};
 use crate::drivers::select::{self, SelectOptions, Selection};
 use crate::drivers::target::{self, Capture, CaptureError, Target};
+use crate::drivers::wishes::Wishes;
 use crate::names::{KernelRelease, ModuleName, TreePath};
 use crate::root::initrd::{NewcReader, decompress};
 
@@ -27,8 +28,6 @@ const INDEX_LIMIT: u64 = 64 << 20;
 const ENDINGS: [&str; 3] = ["capture", "lspci", "lsusb"];
 /// Depth of folders that are read.
 const DEEPEST: usize = 16;
-/// Features that `suggest` tries together.
-const MOST_FEATURES: usize = 6;
 
 /// A machine that was captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,14 +235,17 @@ pub struct CoverageReport {
     pub classes: BTreeMap<&'static str, Coverage>,
 }
 
-/// Holds a plan against the devices that people have.
+/// Holds a selection against the devices that people have. What the modules declare beyond the indexes is about firmware, so they
+/// are not read.
 ///
 /// # Errors
 /// As [`plan`].
 pub fn coverage(request: &SelectRequest, progress: &dyn Progress) -> Result<CoverageReport, PipelineError> {
-    let Plan { inventory, selection, report, .. } = plan(request, progress)?;
+    let Prepared { root, inventory, target, options, names, .. } = start(request, progress)?;
+    let wishes = Wishes::load(&root)?;
+    let selection = select::select(&inventory, &Declarations::new(), &target, &wishes, &options)?;
     let classes = coverage::coverage(&inventory.modules, &kept(&selection));
-    Ok(CoverageReport { schema: 1, kernel: inventory.kernel.release, target: report.target, classes })
+    Ok(CoverageReport { schema: 1, kernel: inventory.kernel.release, target: names, classes })
 }
 
 /// A target and what it would keep of a root.
@@ -305,7 +307,7 @@ impl Trial {
 
     /// Whether a target is for this kernel.
     fn fits(&self, target: &Target) -> bool {
-        !target.architecture.zip(self.plan.architecture).is_some_and(|(wanted, found)| wanted != found)
+        target.architecture.zip(self.plan.architecture).is_none_or(|(wanted, found)| wanted == found)
     }
 
     fn select(&self, target: &Target) -> Result<Selection, PipelineError> {
@@ -366,12 +368,12 @@ pub fn suggest(
     let none = BTreeMap::new();
     let replay = Replay::new(inventory, Slimmed::Kept(BTreeSet::new()), &none);
     let devices: BTreeSet<&String> = machines.iter().flat_map(|machine| &machine.capture.devices).collect();
-    let wanted: BTreeSet<&ModuleName> = devices.iter().flat_map(|device| replay.drivers(device)).collect();
+    let wanted: BTreeSet<_> = devices.iter().map(|device| replay.drivers(device)).collect();
     progress.step("trying targets");
-    let lost = |selection: &Selection| -> BTreeSet<&ModuleName> {
-        wanted.iter().filter(|name| !selection.modules.get(**name).is_some_and(|item| item.kept)).copied().collect()
+    let missing = |selection: &Selection| -> BTreeSet<&ModuleName> {
+        let is_kept = |name: &ModuleName| selection.modules.get(name).is_some_and(|item| item.kept);
+        wanted.iter().flat_map(|drivers| lost(drivers, &is_kept)).map(|(module, _)| module).collect()
     };
-    let features: Vec<&str> = target::features()?.into_iter().map(|(name, _)| name).collect();
     let mut bases = Vec::new();
     for (name, _) in target::targets()? {
         let target = target::resolve(&[target::Request::Name(name)])?;
@@ -380,32 +382,34 @@ pub fn suggest(
         }
     }
     // What loses nothing as it is comes first, so that what is larger than that is not tried with features.
-    bases.sort_by_cached_key(|(_, selection)| (lost(selection).len(), Kept::of(selection).bytes()));
+    bases.sort_by_cached_key(|(_, selection)| (missing(selection).len(), Kept::of(selection).bytes()));
+    // What a feature brings does not depend on the target: the smallest one shows it.
+    let smallest = bases.iter().min_by_key(|(_, selection)| Kept::of(selection).bytes()).map(|(name, _)| name.clone());
+    let mut features = Vec::new();
+    for (feature, _) in target::features()? {
+        let with = format!("{}+{feature}", smallest.as_deref().unwrap_or("all"));
+        features.push((feature, trial.select(&target::resolve(&[target::Request::Name(&with)])?)?));
+    }
     let mut best: Option<(String, Kept)> = None;
     for (mut hardware, mut selection) in bases {
-        for _ in 0..=MOST_FEATURES {
-            let (missing, kept) = (lost(&selection).len(), Kept::of(&selection));
+        for _ in 0..=features.len() {
+            let (missing, kept) = (missing(&selection), Kept::of(&selection));
             if best.as_ref().is_some_and(|(_, smallest)| kept.bytes() >= smallest.bytes()) {
                 break;
             }
-            if missing == 0 {
+            if missing.is_empty() {
                 best = Some((hardware.clone(), kept));
                 break;
             }
-            // Greedy: of the features the one that brings back most, for the fewest bytes.
-            let mut choices = Vec::new();
-            for feature in &features {
-                let with = format!("{hardware}+{feature}");
-                let target = target::resolve(&[target::Request::Name(&with)])?;
-                let selection = trial.select(&target)?;
-                let left = lost(&selection).len();
-                if left < missing {
-                    choices.push((left, Kept::of(&selection).bytes(), with, selection));
-                }
-            }
-            choices.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
-            let Some((_, _, with, better)) = choices.into_iter().next() else { break };
-            (hardware, selection) = (with, better);
+            // Greedy: of the features the one that brings back most, and of these the smallest.
+            let brings = |with: &Selection| {
+                missing.iter().filter(|name| with.modules.get(**name).is_some_and(|item| item.kept)).count()
+            };
+            let choice =
+                features.iter().map(|(name, with)| (brings(with), std::cmp::Reverse(Kept::of(with).bytes()), *name));
+            let Some((_, _, feature)) = choice.filter(|(brings, ..)| *brings > 0).max() else { break };
+            hardware = format!("{hardware}+{feature}");
+            selection = trial.select(&target::resolve(&[target::Request::Name(&hardware)])?)?;
         }
     }
     let all = Kept::of(&trial.plan.selection);

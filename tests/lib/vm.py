@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
 
-    vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many] [--memory MiB] [--timeout S]
+    vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many|vmware] [--memory MiB] [--timeout S]
           [--until REGEX] [--fail REGEX] [--show] [--virt-fw-vars PROGRAM]
 
 --keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
 --tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
---devices    many: dozens of emulated controllers and network cards
+--devices    many: dozens of emulated controllers and network cards; vmware: those that VMware gives its guests
 --until      ends well as soon as the console matches; without it, when the guest powers off
 --fail       ends with 1 as soon as the console matches; a kernel panic always does
 --show       copies the console to stdout
@@ -79,6 +79,7 @@ MANY = [
     ("virtio-balloon-pci,bus=@", False),
     ("virtio-serial-pci,bus=@", False),
     ("virtio-gpu-pci,bus=@", False),
+    ("vmware-svga,bus=@,romfile=", False),
     ("virtio-keyboard-pci,bus=@", False),
     ("i6300esb,bus=@", False),
     ("pci-serial,bus=@,chardev=void2", False),
@@ -142,14 +143,26 @@ def known_devices():
     return set(re.findall(r'^name "([^"]+)"', text, re.MULTILINE))
 
 
-def many_devices(work):
-    """Options for every device of MANY that this QEMU has, on conventional PCI bridges (the root bus has 32 slots)."""
+# What VMware gives its guests, of MANY.
+VMWARE = {"ahci1", "ehci", "mptsas", "pvscsi1", "uhci", "xhci"}
+VMWARE_NAMES = {"e1000", "e1000e", "nvme", "vmware-svga", "vmxnet3"}
+
+
+def of_vmware(device):
+    """Whether a device is one of VMware's, or behind one of them."""
+    fields = device.split(",")
+    place = [field.split("=")[1].split(".")[0] for field in fields[1:] if field.startswith(("id=", "bus="))]
+    return fields[0] in VMWARE_NAMES or any(name in VMWARE for name in place)
+
+
+def many_devices(work, devices):
+    """Options for every device that this QEMU has, on conventional PCI bridges (the root bus has 32 slots)."""
     known = known_devices()
     options = ["-chardev", "null,id=void", "-chardev", "null,id=void2"]
     buses = []
     slots = 0
     absent = []
-    for number, (device, with_disk) in enumerate(MANY):
+    for number, (device, with_disk) in enumerate(devices):
         name = device.split(",")[0]
         if name not in known:
             absent.append(name)
@@ -179,7 +192,7 @@ def arguments():
     parser.add_argument("--keys", type=Path)
     parser.add_argument("--virt-fw-vars", default="virt-fw-vars")
     parser.add_argument("--tpm", action="store_true")
-    parser.add_argument("--devices", choices=["none", "many"], default="none")
+    parser.add_argument("--devices", choices=["none", "many", "vmware"], default="none")
     parser.add_argument("--memory", type=int, default=4096)
     parser.add_argument("--timeout", type=float, default=300)
     parser.add_argument("--until")
@@ -246,7 +259,9 @@ def main():
         command += ["-chardev", f"socket,id=tpm,path={socket}", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
                     "-device", "tpm-tis,tpmdev=tpm0"]
     if options.devices == "many":
-        command += many_devices(work)
+        command += many_devices(work, MANY)
+    elif options.devices == "vmware":
+        command += many_devices(work, [(device, disk) for device, disk in MANY if of_vmware(device)])
     (work / "command.txt").write_text(" ".join(command) + "\n")
     started = time.monotonic()
     with open(work / "qemu.log", "wb") as log:

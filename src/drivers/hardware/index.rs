@@ -5,22 +5,22 @@ use std::collections::{BTreeSet, HashMap};
 use crate::drivers::target::glob::{alias_matches, literal_prefix};
 
 /// The patterns of a kernel by what stands before their first wildcard. A lookup tries the beginnings of the modalias that are as
-/// long as some pattern's: of 27,000 patterns a handful is left to be matched.
+/// long as some pattern's of the same bus: of 27,000 patterns a handful is left to be matched.
 #[derive(Debug, Clone)]
 pub struct AliasIndex<'a, T> {
     by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>>,
-    /// The lengths of the keys.
-    lengths: BTreeSet<usize>,
+    /// The lengths of the keys by their bus (`pci:`), or by nothing where a wildcard comes before the colon.
+    lengths: HashMap<Box<[u8]>, BTreeSet<usize>>,
 }
 
 impl<'a, T: Copy + Ord> AliasIndex<'a, T> {
     /// Indexes patterns of `modules.alias`, each with what it means.
     pub fn new(patterns: impl IntoIterator<Item = (&'a str, T)>) -> Self {
         let mut by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>> = HashMap::new();
-        let mut lengths = BTreeSet::new();
+        let mut lengths: HashMap<Box<[u8]>, BTreeSet<usize>> = HashMap::new();
         for (pattern, meaning) in patterns {
             let literal = normal(literal_prefix(pattern.as_bytes()));
-            lengths.insert(literal.len());
+            lengths.entry(bus(&literal).into()).or_default().insert(literal.len());
             by_literal.entry(literal.into()).or_default().push((pattern, meaning));
         }
         Self { by_literal, lengths }
@@ -30,10 +30,17 @@ impl<'a, T: Copy + Ord> AliasIndex<'a, T> {
     #[must_use]
     pub fn lookup(&self, modalias: &str) -> BTreeSet<T> {
         let key = normal(modalias.as_bytes());
-        let beginnings = self.lengths.iter().map_while(|length| key.get(..*length));
-        let near = beginnings.filter_map(|beginning| self.by_literal.get(beginning)).flatten();
+        let own = bus(&key);
+        let of_bus = [own, b""].into_iter().take(if own.is_empty() { 1 } else { 2 });
+        let lengths = of_bus.filter_map(|bus| self.lengths.get(bus)).flatten();
+        let near = lengths.filter_map(|length| self.by_literal.get(key.get(..*length)?)).flatten();
         near.filter(|(pattern, _)| alias_matches(pattern, modalias)).map(|(_, meaning)| *meaning).collect()
     }
+}
+
+/// What stands before the first colon, and the colon.
+fn bus(text: &[u8]) -> &[u8] {
+    text.iter().position(|b| *b == b':').and_then(|colon| text.get(..=colon)).unwrap_or_default()
 }
 
 /// kmod takes `-` for `_`.

@@ -113,14 +113,18 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The modules that a device's modalias loads, in the whole kernel: what `modprobe -R` says.
+    /// The modules that a device's modalias loads, in the whole kernel: what `modprobe -R` says. Each with what it is for.
     #[must_use]
-    pub fn drivers(&self, modalias: &str) -> BTreeSet<&'a ModuleName> {
+    pub fn drivers(&self, modalias: &str) -> BTreeMap<&'a ModuleName, Class> {
         let modules = self.before.lookup(modalias).into_iter().filter_map(|driver| match driver {
-            Driver::Module(module) => Some(module),
+            Driver::Module(module) => Some((module, self.class(module))),
             Driver::Builtin => None,
         });
         modules.collect()
+    }
+
+    fn class(&self, module: &ModuleName) -> Class {
+        self.classes.get(module).copied().unwrap_or(Class::Other)
     }
 
     /// What becomes of a machine.
@@ -138,22 +142,23 @@ impl<'a> Replay<'a> {
                 After::Index(index, _) => Some(index.lookup(device)),
                 After::Kept(_) => None,
             };
-            let mut whole = true;
-            for driver in before {
-                let Driver::Module(module) = driver else { continue };
-                let class = self.classes.get(module).copied().unwrap_or(Class::Other);
-                let kept = match (&self.after, &after) {
-                    (After::Index(_, modules), Some(found)) => found.contains(module) && modules.contains(module),
-                    (After::Kept(kept), _) => kept.contains(module),
-                    (After::Index(..), None) => false,
-                };
-                if !kept {
-                    whole = false;
-                    let loss = out.lost.entry(class).or_default();
-                    loss.drivers.insert(module.to_string());
-                    loss.devices.insert(device.clone());
-                    continue;
-                }
+            let is_kept = |module: &ModuleName| match (&self.after, &after) {
+                (After::Index(_, modules), Some(found)) => found.contains(module) && modules.contains(module),
+                (After::Kept(kept), _) => kept.contains(module),
+                (After::Index(..), None) => false,
+            };
+            let modules = before.iter().filter_map(|driver| match driver {
+                Driver::Module(module) => Some((*module, self.class(module))),
+                Driver::Builtin => None,
+            });
+            let drivers: BTreeMap<&ModuleName, Class> = modules.collect();
+            let lost = lost(&drivers, &is_kept);
+            for (module, class) in &lost {
+                let loss = out.lost.entry(*class).or_default();
+                loss.drivers.insert(module.to_string());
+                loss.devices.insert(device.clone());
+            }
+            for (module, class) in drivers.iter().filter(|(module, _)| is_kept(module)) {
                 match class {
                     Class::Network => wired = true,
                     Class::Wireless => wireless = true,
@@ -165,7 +170,7 @@ impl<'a> Replay<'a> {
                     out.missing_firmware.insert(module.to_string(), names);
                 }
             }
-            out.kept += usize::from(whole);
+            out.kept += usize::from(lost.is_empty());
         }
         for (class, loss) in &mut out.lost {
             // Without a wire the machine is reached through the air, or not at all.
@@ -173,4 +178,15 @@ impl<'a> Replay<'a> {
         }
         out
     }
+}
+
+/// The drivers of a device that are gone and missed. Where the device keeps another driver of the same class, the loss of one is
+/// none (`matroxfb_base` beside `mgag200`), but where the machine depends on the class nobody guesses which of them is right.
+pub fn lost<'a>(
+    drivers: &BTreeMap<&'a ModuleName, Class>,
+    is_kept: &dyn Fn(&ModuleName) -> bool,
+) -> Vec<(&'a ModuleName, Class)> {
+    let has_other = |class: Class| drivers.iter().any(|(module, own)| *own == class && is_kept(module));
+    let gone = drivers.iter().filter(|(module, _)| !is_kept(module));
+    gone.filter(|(_, class)| class.is_vital() || !has_other(**class)).map(|(module, class)| (*module, *class)).collect()
 }
