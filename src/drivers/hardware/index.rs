@@ -2,26 +2,39 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use memchr::memmem;
+
 use crate::drivers::target::glob::{alias_matches, literal_prefix};
 
 /// The patterns of a kernel by what stands before their first wildcard. A lookup tries the beginnings of the modalias that are as
 /// long as some pattern's of the same bus: of 27,000 patterns a handful is left to be matched.
 #[derive(Debug, Clone)]
 pub struct AliasIndex<'a, T> {
-    by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>>,
+    by_literal: HashMap<Box<[u8]>, Vec<Pattern<'a, T>>>,
     /// The lengths of the keys by their bus (`pci:`), or by nothing where a wildcard comes before the colon.
     lengths: HashMap<Box<[u8]>, BTreeSet<usize>>,
+}
+
+/// A pattern and what it means.
+#[derive(Debug, Clone)]
+struct Pattern<'a, T> {
+    text: &'a str,
+    /// The longest piece between its wildcards: what lacks it does not match. Patterns of a PCI class begin alike
+    /// (`pci:v*d*sv*sd*bc0Csc03i30*`), and this is what tells them apart.
+    piece: Box<[u8]>,
+    meaning: T,
 }
 
 impl<'a, T: Copy + Ord> AliasIndex<'a, T> {
     /// Indexes patterns of `modules.alias`, each with what it means.
     pub fn new(patterns: impl IntoIterator<Item = (&'a str, T)>) -> Self {
-        let mut by_literal: HashMap<Box<[u8]>, Vec<(&'a str, T)>> = HashMap::new();
+        let mut by_literal: HashMap<Box<[u8]>, Vec<Pattern<'a, T>>> = HashMap::new();
         let mut lengths: HashMap<Box<[u8]>, BTreeSet<usize>> = HashMap::new();
-        for (pattern, meaning) in patterns {
-            let literal = normal(literal_prefix(pattern.as_bytes()));
+        for (text, meaning) in patterns {
+            let literal = normal(literal_prefix(text.as_bytes()));
             lengths.entry(bus(&literal).into()).or_default().insert(literal.len());
-            by_literal.entry(literal.into()).or_default().push((pattern, meaning));
+            let piece = normal(piece(text.as_bytes())).into();
+            by_literal.entry(literal.into()).or_default().push(Pattern { text, piece, meaning });
         }
         Self { by_literal, lengths }
     }
@@ -34,7 +47,18 @@ impl<'a, T: Copy + Ord> AliasIndex<'a, T> {
         let of_bus = [own, b""].into_iter().take(if own.is_empty() { 1 } else { 2 });
         let lengths = of_bus.filter_map(|bus| self.lengths.get(bus)).flatten();
         let near = lengths.filter_map(|length| self.by_literal.get(key.get(..*length)?)).flatten();
-        near.filter(|(pattern, _)| alias_matches(pattern, modalias)).map(|(_, meaning)| *meaning).collect()
+        let near = near.filter(|pattern| memmem::find(&key, &pattern.piece).is_some());
+        near.filter(|pattern| alias_matches(pattern.text, modalias)).map(|pattern| pattern.meaning).collect()
+    }
+}
+
+/// The longest piece of a pattern without a wildcard; nothing where it has a set.
+fn piece(pattern: &[u8]) -> &[u8] {
+    match pattern.contains(&b'[') {
+        true => &[],
+        false => {
+            pattern.split(|b| matches!(b, b'*' | b'?')).skip(1).max_by_key(|piece| piece.len()).unwrap_or_default()
+        }
     }
 }
 
