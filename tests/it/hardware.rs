@@ -389,3 +389,9 @@ fn what_is_no_capture_is_refused() {
     fails(&check(&dir.path().join("empty")), &["holds no file that ends in .capture"]);
     fails(&check(&dir.path().join("nowhere")), &["cannot read", "nowhere"]);
 }
+
+#[test]
+fn a_target_for_another_architecture_is_refused() {
+    let output = on_base(&["plan", "--hardware", "rpi4"], &[]);
+    fails(&output, &["rpi4 is for aarch64", "for x86_64", "hardware list"]);
+}
