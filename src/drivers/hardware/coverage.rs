@@ -2,7 +2,8 @@
 //! seen.
 //!
 //! The population is linuxhw/DevicePopulation (2023-03-12), by the users of linux-hardware.org, CC BY 4.0. It tells a device's
-//! class by lspci's name, vendor and device, not subsystem and interface: a pattern that asks for these is taken to fit.
+//! class by lspci's name, vendor and device, not subsystem and interface: a pattern that asks for these is taken to fit. Of the
+//! drivers of a whole class, which go by the interface (xHCI, EHCI, OHCI, UHCI), a device needs one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -69,13 +70,14 @@ pub fn coverage(modules: &Modules, kept: &BTreeSet<&ModuleName>) -> BTreeMap<&'s
         let sum = out.entry(seen.class).or_default();
         sum.devices += 1;
         sum.seen += seen.count;
-        let of = drivers.of(&seen);
-        if of.is_empty() {
+        let (own, of_class) = drivers.of(&seen);
+        if own.is_empty() && of_class.is_empty() {
             continue;
         }
         sum.driven += 1;
         sum.driven_seen += seen.count;
-        if of.iter().all(|driver| driver.is_none_or(|module| kept.contains(module))) {
+        let is_kept = |driver: &Driver<'_>| driver.is_none_or(|module| kept.contains(module));
+        if own.iter().all(is_kept) && (of_class.is_empty() || of_class.iter().any(is_kept)) {
             sum.kept += 1;
             sum.kept_seen += seen.count;
         }
@@ -137,7 +139,8 @@ impl<'a> Drivers<'a> {
         out
     }
 
-    fn of(&self, seen: &Seen<'_>) -> BTreeSet<Driver<'a>> {
+    /// Those for this very device, and those for its class.
+    fn of(&self, seen: &Seen<'_>) -> (BTreeSet<Driver<'a>>, BTreeSet<Driver<'a>>) {
         let class = class(seen.class);
         let fits = |pattern: &Pattern| {
             let in_class = match (pattern.base, class) {
@@ -153,7 +156,10 @@ impl<'a> Drivers<'a> {
                 && pattern.device.is_none_or(|device| device == seen.device)
         };
         let own = self.by_device.get(&(seen.vendor, seen.device)).into_iter().flatten();
-        own.chain(&self.open).filter(|(pattern, _)| fits(pattern)).map(|(_, driver)| *driver).collect()
+        let fitting = |patterns: &mut dyn Iterator<Item = &(Pattern, Driver<'a>)>| {
+            patterns.filter(|(pattern, _)| fits(pattern)).map(|(_, driver)| *driver).collect()
+        };
+        (fitting(&mut own.into_iter()), fitting(&mut self.open.iter()))
     }
 }
 
