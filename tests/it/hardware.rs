@@ -232,6 +232,11 @@ fn a_uki_is_checked_against_the_root_that_it_was_made_of() {
     fails(&run(&["--hardware", "x86-generic"]), &["laptop will not be reached", "iwlwifi"]);
     let whole = run(&["--hardware", "x86-generic", "--keep", "iwlwifi"]);
     assert!(whole.status.success(), "{}", stderr(&whole));
+    // The root has no firmware at all.
+    let mut plan =
+        program(&["hardware", "check", "--quiet", "--hardware", "x86-generic", "--keep", "iwlwifi", "--root"]);
+    let text = String::from_utf8(plan.arg(case.root()).arg(&path).output().unwrap().stdout).unwrap();
+    assert!(text.contains("iwlwifi asks for firmware that the root does not have: iwlwifi-"), "{text}");
     let mut other = program(&["hardware", "check", "--quiet"]);
     other.arg(&path).arg("--root").arg(roots::base()).arg("--uki").arg(case.out().join("uki/EFI/kairos/norole.efi"));
     fails(&other.output().unwrap(), &["it was made of another root"]);

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
-use kairos_init::drivers::inventory::{self, Inventory};
+use kairos_init::drivers::inventory::{self, Declarations, Inventory};
+use kairos_init::drivers::select::{SelectOptions, select};
 use kairos_init::drivers::target::glob::Glob;
 use kairos_init::drivers::target::{Architecture, Matcher, Request, Rule, features, resolve, targets};
+use kairos_init::drivers::wishes::Wishes;
 use kairos_init::root::sysroot::Sysroot;
 
 use crate::roots;
@@ -168,4 +170,48 @@ fn narrow_targets_are_smaller_and_hold_kairos() {
         }
     }
     assert!(!x86.contains_key("rpi4") && !arm.contains_key("x86-vm"), "only what fits the kernel has a size");
+}
+
+/// Each feature brings a narrow target what it is for.
+#[test]
+fn features_bring_what_they_are_for() {
+    let root = Sysroot::open(&roots::base()).unwrap();
+    let inventory = inventory::load(&root, None).unwrap();
+    let kept = |name: &str| -> BTreeSet<String> {
+        let target = resolve(&[Request::Name(name)]).unwrap();
+        let chosen =
+            select(&inventory, &Declarations::new(), &target, &Wishes::default(), &SelectOptions::default()).unwrap();
+        chosen.modules.iter().filter(|(_, item)| item.kept).map(|(name, _)| name.to_string()).collect()
+    };
+    let wanted = [
+        ("wifi", "iwlmvm ath10k_pci rtw89_8852be mt7921e brcmfmac"),
+        ("bluetooth", "btusb hci_uart bnep rfcomm"),
+        ("sound", "snd_hda_intel snd_usb_audio snd_sof_pci_intel_tgl soundwire_intel"),
+        ("gpu-intel", "i915 xe mei_gsc"),
+        ("gpu-amd", "amdgpu radeon"),
+        ("gpu-nvidia", "nouveau"),
+        ("media", "uvcvideo"),
+        ("infiniband", "mlx5_ib ib_ipoib rdma_cm"),
+        ("can", "can_raw peak_pci slcan"),
+        ("iscsi", "iscsi_tcp iscsi_ibft qedi"),
+        ("nvme-fabrics", "nvmet_tcp nvme_tcp nvme_rdma"),
+        ("smartnic", "mlx5_core nfp ionic vhost_vdpa"),
+        ("serial", "ftdi_sio cdc_acm pl2303"),
+        ("staging", "rtllib"),
+        ("k3s", "br_netfilter vxlan overlay"),
+        ("cilium", "cls_bpf sch_ingress xt_TPROXY"),
+        ("calico", "ip_set_hash_net xt_rpfilter ipip"),
+        ("longhorn", "iscsi_tcp nvme_tcp dm_crypt"),
+        ("kubevirt", "kvm_intel vhost_net tap"),
+    ];
+    let known: BTreeSet<&str> = features().unwrap().iter().map(|(name, _)| *name).collect();
+    assert_eq!(known, wanted.iter().map(|(name, _)| *name).collect(), "a row for each feature");
+    let plain = kept("x86-vm-virtualbox");
+    for (feature, modules) in wanted {
+        let with = kept(&format!("x86-vm-virtualbox+{feature}"));
+        for module in modules.split(' ') {
+            assert!(with.contains(module), "{feature}: {module}");
+        }
+        assert!(with.is_superset(&plain));
+    }
 }
