@@ -200,7 +200,7 @@ fn features_bring_what_they_are_for() {
         ("staging", "rtllib"),
         ("k3s", "br_netfilter vxlan overlay"),
         ("cilium", "cls_bpf sch_ingress xt_TPROXY"),
-        ("calico", "ip_set_hash_net xt_rpfilter ipip"),
+        ("calico", "ip_set_hash_net ipt_rpfilter ipip"),
         ("longhorn", "iscsi_tcp nvme_tcp dm_crypt"),
         ("kubevirt", "kvm_intel vhost_net tap"),
     ];
