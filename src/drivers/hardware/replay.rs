@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::drivers::inventory::{AliasList, Inventory};
+use crate::drivers::inventory::{AliasList, Inventory, Modules};
 use crate::drivers::target::Capture;
 use crate::names::{FirmwarePath, ModuleName};
 
@@ -14,7 +14,7 @@ use super::class::Class;
 enum Driver<'a> {
     Module(&'a ModuleName),
     /// Part of the kernel image: it cannot be lost.
-    Builtin,
+    Builtin(&'a ModuleName),
 }
 
 /// What is there after slimming.
@@ -93,18 +93,14 @@ impl<'a> Replay<'a> {
     ) -> Self {
         let modules = &inventory.modules;
         let files = modules.aliases.iter().map(|(pattern, module)| (pattern, Driver::Module(module)));
-        let builtin = modules.builtin_aliases.iter().map(|(pattern, _)| (pattern, Driver::Builtin));
+        let builtin = modules.builtin_aliases.iter().map(|(pattern, name)| (pattern, Driver::Builtin(name)));
         let mut by_driver: BTreeMap<&ModuleName, Vec<&FirmwarePath>> = BTreeMap::new();
         for (name, drivers) in missing {
             drivers.iter().for_each(|driver| by_driver.entry(driver).or_default().push(name));
         }
         Self {
             before: AliasIndex::new(files.chain(builtin)),
-            classes: modules
-                .by_name
-                .values()
-                .map(|module| (&module.name, Class::of_module(&module.relative)))
-                .collect(),
+            classes: classes(modules),
             after: match slimmed {
                 Slimmed::Kept(kept) => After::Kept(kept),
                 Slimmed::Indexes { aliases, modules } => After::Index(AliasIndex::new(aliases), modules),
@@ -118,7 +114,7 @@ impl<'a> Replay<'a> {
     pub fn drivers(&self, modalias: &str) -> BTreeMap<&'a ModuleName, Class> {
         let modules = self.before.lookup(modalias).into_iter().filter_map(|driver| match driver {
             Driver::Module(module) => Some((module, self.class(module))),
-            Driver::Builtin => None,
+            Driver::Builtin(_) => None,
         });
         modules.collect()
     }
@@ -149,7 +145,7 @@ impl<'a> Replay<'a> {
             };
             let modules = before.iter().filter_map(|driver| match driver {
                 Driver::Module(module) => Some((*module, self.class(module))),
-                Driver::Builtin => None,
+                Driver::Builtin(_) => None,
             });
             let drivers: BTreeMap<&ModuleName, Class> = modules.collect();
             let lost = lost(&drivers, &is_kept);
@@ -158,12 +154,18 @@ impl<'a> Replay<'a> {
                 loss.drivers.insert(module.to_string());
                 loss.devices.insert(device.clone());
             }
-            for (module, class) in drivers.iter().filter(|(module, _)| is_kept(module)) {
-                match class {
-                    Class::Network => wired = true,
-                    Class::Wireless => wireless = true,
-                    Class::Tpm => _ = out.tpm_modules.insert(module.to_string()),
-                    _ => {}
+            let builtin = before.iter().filter_map(|driver| match driver {
+                Driver::Module(_) => None,
+                Driver::Builtin(module) => Some(self.class(module)),
+            });
+            let kept = drivers.iter().filter(|(module, _)| is_kept(module));
+            for class in builtin.chain(kept.clone().map(|(_, class)| *class)) {
+                wired |= class == Class::Network;
+                wireless |= class == Class::Wireless;
+            }
+            for (module, class) in kept {
+                if *class == Class::Tpm {
+                    out.tpm_modules.insert(module.to_string());
                 }
                 if let Some(names) = self.missing.get(module) {
                     let names = names.iter().map(ToString::to_string).collect();
@@ -180,6 +182,16 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// What each module and each built-in one is for.
+fn classes(modules: &Modules) -> HashMap<&ModuleName, Class> {
+    let files = modules.by_name.values().map(|module| (&module.name, Class::of_module(&module.relative)));
+    let builtin = modules.builtin_paths.iter().filter_map(|path| {
+        let name = ModuleName::from_file(path.rsplit('/').next()?.as_bytes())?;
+        Some((modules.builtin.get(&name)?, Class::of_module(path)))
+    });
+    files.chain(builtin).collect()
+}
+
 /// The drivers of a device that are gone and missed. Where the device keeps another driver of the same class, the loss of one is
 /// none (`matroxfb_base` beside `mgag200`), but where the machine depends on the class nobody guesses which of them is right.
 pub fn lost<'a>(
@@ -189,4 +201,60 @@ pub fn lost<'a>(
     let has_other = |class: Class| drivers.iter().any(|(module, own)| *own == class && is_kept(module));
     let gone = drivers.iter().filter(|(module, _)| !is_kept(module));
     gone.filter(|(_, class)| class.is_vital() || !has_other(**class)).map(|(module, class)| (*module, *class)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::inventory::{Compression, Firmware, Kernel, Module};
+    use crate::names::{KernelRelease, TreePath};
+
+    /// A kernel with wireless as a module, and wired network built in.
+    fn inventory() -> Inventory {
+        let name = |name: &str| ModuleName::new(name).unwrap();
+        let relative = "kernel/drivers/net/wireless/air.ko".to_owned();
+        let air = Module {
+            name: name("air"),
+            path: TreePath::new("m/air.ko").unwrap(),
+            relative,
+            bytes: 1,
+            compression: Compression::None,
+        };
+        let mut modules = Modules {
+            by_name: [(name("air"), air)].into(),
+            builtin: [name("wire")].into(),
+            builtin_paths: vec!["kernel/drivers/net/ethernet/wire.ko".to_owned()],
+            ..Modules::default()
+        };
+        modules.aliases.push(("pci:air*".to_owned(), name("air")));
+        modules.builtin_aliases.push(("pci:wire*".to_owned(), name("wire")));
+        let release = KernelRelease::new("6.12").unwrap();
+        let kernel = Kernel { release, image: None, modules: TreePath::new("m").unwrap() };
+        Inventory { kernel, other_kernels: Vec::new(), modules, firmware: Firmware::default() }
+    }
+
+    #[test]
+    fn without_a_wire_the_air_is_vital() {
+        let (inventory, missing) = (inventory(), BTreeMap::new());
+        let replay = Replay::new(&inventory, Slimmed::Kept(BTreeSet::new()), &missing);
+        let check = |devices: &[&str]| {
+            let mut capture = Capture::default();
+            devices.iter().for_each(|device| capture.add(device));
+            replay.check(&capture)
+        };
+        let (tablet, box_) = (check(&["pci:air1"]), check(&["pci:air1", "pci:wire1"]));
+        assert!(tablet.is_lost() && tablet.lost[&Class::Wireless].vital);
+        assert!(!box_.is_lost() && box_.lost.contains_key(&Class::Wireless), "a built-in driver is a wire");
+        assert_eq!((box_.devices, box_.driven, box_.kept), (2, 2, 1));
+    }
+
+    #[test]
+    fn one_of_two_drivers_is_a_loss_only_where_the_machine_depends_on_it() {
+        let names = [ModuleName::new("a").unwrap(), ModuleName::new("b").unwrap()];
+        let gone = |class| {
+            let drivers = names.iter().map(|name| (name, class)).collect();
+            lost(&drivers, &|name| name.as_str() == "a").len()
+        };
+        assert_eq!((gone(Class::Graphics), gone(Class::Storage)), (0, 1));
+    }
 }
