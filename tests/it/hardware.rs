@@ -44,7 +44,7 @@ fn fails(output: &Output, words: &[&str]) {
     }
 }
 
-/// The corpus of real machines: x86-generic loses one of the x86 ones, a notebook without a wire, and with +wifi none.
+/// The corpus of real machines: x86-generic loses two of the x86 ones, notebooks without a wire, and with +wifi none.
 #[test]
 fn no_real_machine_with_a_wire_is_lost_with_x86_generic() {
     let check =
@@ -56,7 +56,8 @@ fn no_real_machine_with_a_wire_is_lost_with_x86_generic() {
     let report = check("x86-generic");
     let checked = report["machines"].as_array().unwrap();
     assert!(checked.len() >= 50, "{} machines", checked.len());
-    assert_eq!((lost(&report), &report["lost"]), (vec!["laptop-xps-13".to_owned()], &Value::from(1)));
+    assert_eq!(lost(&report), ["laptop-precision-5570", "laptop-xps-13"]);
+    assert_eq!(report["lost"], 2);
     let driven: u64 = checked.iter().map(|machine| machine["driven"].as_u64().unwrap()).sum();
     assert!(driven > 400, "{driven} devices have a driver");
     // The sound of notebooks goes, and is said to.
