@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kairos_init::drivers::hardware::class::Class;
 use kairos_init::drivers::hardware::coverage::Coverage;
 use kairos_init::drivers::hardware::replay::Loss;
 use kairos_init::drivers::target::{Capture, Target};
@@ -133,31 +132,30 @@ fn check(args: &HardwareCheckArgs, global: &GlobalArgs) -> Result<()> {
     } else {
         render::print(&checked(&report))?;
     }
-    match report.machines.iter().find(|machine| machine.is_lost) {
+    match lost(&report) {
         None => Ok(()),
-        Some(machine) => bail!("{}", lost(&report, machine)),
+        Some(what) => bail!("{what}"),
     }
 }
 
-/// The first loss that matters, in a sentence.
-fn lost(report: &CheckReport, machine: &Checked) -> String {
-    let vital = machine.verdict.lost.iter().find(|(_, loss)| loss.vital);
-    let (class, loss) = vital.map_or((Class::Other, &EMPTY), |(class, loss)| (*class, loss));
+/// The first loss that matters, in a sentence; `None` where none does.
+fn lost(report: &CheckReport) -> Option<String> {
+    let (machine, class, loss) = report.machines.iter().find_map(|machine| {
+        let (class, loss) = machine.verdict.lost.iter().find(|(_, loss)| loss.vital)?;
+        Some((machine, class, loss))
+    })?;
     let more = match report.lost {
         0 | 1 => String::new(),
         lost => format!(" ({} machines of {} are lost)", count(lost as u64), count(report.machines.len() as u64)),
     };
-    format!(
+    Some(format!(
         "{} {}: {} of its {class} drivers would be dropped, {}; keep them with --keep, or take a wider target (hardware suggest){more}",
         machine.machine,
         class.consequence(),
         loss.drivers.len(),
         drivers(loss)
-    )
+    ))
 }
-
-static EMPTY: Loss =
-    Loss { drivers: std::collections::BTreeSet::new(), devices: std::collections::BTreeSet::new(), vital: false };
 
 fn drivers(loss: &Loss) -> String {
     let named: Vec<_> = loss.drivers.iter().take(DRIVERS).map(String::as_str).collect();

@@ -73,15 +73,16 @@ pub struct CheckReport {
 pub fn captures(paths: &[PathBuf]) -> Result<Vec<Machine>, PipelineError> {
     let mut files = BTreeMap::new();
     for path in paths {
-        let before = files.len();
-        if path.is_dir() {
-            collect(path, path, 0, &mut files)?;
-        } else {
+        if !path.is_dir() {
             files.insert(path.clone(), path.file_name().map_or_else(|| path.clone(), PathBuf::from));
+            continue;
         }
-        if files.len() == before && path.is_dir() {
+        let mut found = BTreeMap::new();
+        collect(path, path, 0, &mut found)?;
+        if found.is_empty() {
             return Err(PipelineError::NoCaptures { path: path.clone() });
         }
+        files.extend(found);
     }
     let files: Vec<_> = files.into_iter().collect();
     let read = |(path, name): &(PathBuf, PathBuf)| {
@@ -90,15 +91,23 @@ pub fn captures(paths: &[PathBuf]) -> Result<Vec<Machine>, PipelineError> {
         let text = String::from_utf8_lossy(&bytes);
         let file = path.display().to_string();
         let capture = Capture::parse(&text, &file).map_err(target::TargetError::from)?;
-        Ok::<_, PipelineError>((name.with_extension("").display().to_string(), capture))
+        Ok::<_, PipelineError>((without_ending(path), without_ending(name).display().to_string(), capture))
     };
     let read: Vec<_> = files.par_iter().map(read).collect();
-    let mut machines: BTreeMap<String, Capture> = BTreeMap::new();
+    // By the whole path: two machines of the same name in two folders are two.
+    let mut machines: BTreeMap<PathBuf, Machine> = BTreeMap::new();
     for one in read {
-        let (name, capture) = one?;
-        machines.entry(name).or_default().unite(capture);
+        let (path, name, capture) = one?;
+        let machine = machines.entry(path).or_insert_with(|| Machine { name, capture: Capture::default() });
+        machine.capture.unite(capture);
     }
-    Ok(machines.into_iter().map(|(name, capture)| Machine { name, capture }).collect())
+    Ok(machines.into_values().collect())
+}
+
+/// A path without the ending of a capture. (`box.example` is all name.)
+fn without_ending(path: &Path) -> PathBuf {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if ENDINGS.contains(&ending) { path.with_extension("") } else { path.to_owned() }
 }
 
 fn collect(

@@ -401,3 +401,23 @@ fn a_target_for_another_architecture_is_refused() {
     let output = on_base(&["plan", "--hardware", "rpi4"], &[]);
     fails(&output, &["rpi4 is for aarch64", "for x86_64", "hardware list"]);
 }
+
+/// A tablet without a wire must not pass since another machine of the same name has one.
+#[test]
+fn machines_of_the_same_name_are_not_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    for (folder, devices) in [(&here, [NVME, I210]), (&there, [NVME, AX200])] {
+        std::fs::create_dir(folder).unwrap();
+        capture(folder, "box", &devices);
+        std::fs::rename(folder.join("box.capture"), folder.join("box.example.capture")).unwrap();
+    }
+    let check = |paths: &[&Path]| on_base(&["hardware", "check", "--json", "--hardware", "x86-generic"], paths);
+    for paths in
+        [[here.as_path(), there.as_path(), here.as_path()], [&here.join("box.example.capture"), &there, &there]]
+    {
+        let report = json(&check(&paths));
+        assert_eq!((report["machines"].as_array().unwrap().len(), &report["lost"]), (2, &Value::from(1)), "{paths:?}");
+        assert_eq!(report["machines"][0]["machine"], "box.example");
+    }
+}
