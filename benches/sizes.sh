@@ -2,7 +2,7 @@
 # Prints the table of targets that stands in kmod-db/README.md: what each keeps of Debian 13's kernel and firmware, its UKI (zstd
 # level 12, unsigned), and how much of what the whole kernel drives of the devices that people have is driven still.
 #   benches/sizes.sh
-# The UKIs are made of the tests' root 'base'; for 64-bit Arm the tests have modules only, no firmware and no kernel image.
+# The UKIs are made of the tests' roots 'base' and 'arm64-base'. Devices of the population are those of x86 machines.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../tests/lib/all.sh
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 install_packages "${quickstart_packages[@]}"
 build_binary
 root_base
-root_kernels
+root_arm64
 work=$project/target/sizes
 as_root rm -rf "$work"
 mkdir -p "$work"
@@ -40,17 +40,22 @@ mib() { awk -v bytes="$1" 'BEGIN { printf "%.1f MiB", bytes / 1048576 }'; }
 
 echo "| target | modules | firmware | UKI | storage | Ethernet | USB |"
 echo "|---|---|---|---|---|---|---|"
-rows "$cache/base" >"$work/x86"
-while read -r name modules module_bytes firmware firmware_bytes; do
-    as_root "$binary" --root "$cache/base" --stage build --target uki --hardware "$name" --output "$work/out" --unsigned --quiet \
-        >/dev/null 2>"$work/stderr" </dev/null || die "$name: $(tail -n 1 "$work/stderr")"
-    uki=$(stat -c %s "$work/out/uki/EFI/kairos/norole.efi")
-    as_root rm -rf "$work/out"
-    echo "| \`$name\` | $modules, $(mib "$module_bytes") | $firmware, $(mib "$firmware_bytes") | $(mib "$uki") | $(shares "$name") |"
-done <"$work/x86"
-rows "$cache/arm64" >"$work/arm64"
-while read -r name modules module_bytes _; do
-    [ "$name" != all ] || continue
-    echo "| \`$name\` | $modules, $(mib "$module_bytes") | | | | | |"
-done <"$work/arm64"
+# table ROOT WITH_SHARES
+table() {
+    local name modules module_bytes firmware firmware_bytes uki row
+    rows "$1" >"$work/rows"
+    while read -r name modules module_bytes firmware firmware_bytes; do
+        [ "$2" = yes ] || [ "$name" != all ] || continue
+        as_root "$binary" --root "$1" --stage build --target uki --hardware "$name" --output "$work/out" --unsigned --quiet \
+            >/dev/null 2>"$work/stderr" </dev/null || die "$name: $(tail -n 1 "$work/stderr")"
+        uki=$(stat -c %s "$work/out/uki/EFI/kairos/norole.efi")
+        as_root rm -rf "$work/out"
+        row="| \`$name\` | $modules, $(mib "$module_bytes") | $firmware, $(mib "$firmware_bytes") | $(mib "$uki") |"
+        if [ "$2" = yes ]; then row="$row $(shares "$name") |"; else row="$row | | |"; fi
+        echo "$row"
+    done <"$work/rows"
+}
+
+table "$cache/base" yes
+table "$cache/arm64-base" no
 as_root rm -rf "$work"

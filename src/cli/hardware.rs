@@ -208,7 +208,7 @@ fn row(Checked { machine, is_lost, verdict }: &Checked) -> String {
         );
     }
     for (driver, names) in &verdict.missing_firmware {
-        text += &format!("    {driver} asks for firmware that the root does not have: {}\n", names.join(", "));
+        text += &format!("    {driver} asks for firmware that is not there: {}\n", names.join(", "));
     }
     text
 }

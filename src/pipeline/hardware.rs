@@ -1,29 +1,26 @@
 //! The `hardware` commands: captured machines and the population beside a plan, targets beside each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom, Take};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{PipelineError, Plan, Prepared, Progress, SelectRequest, plan, start};
-use crate::boot::uki::pe::PeHeaders;
+use super::plan::{Prepared, start};
+use super::shipped::Shipped;
+use super::{PipelineError, Plan, Progress, SelectRequest, plan};
 use crate::drivers::hardware::class::Class;
 use crate::drivers::hardware::coverage::{self, Coverage};
 use crate::drivers::hardware::replay::{Replay, Slimmed, Verdict, lost};
-use crate::drivers::inventory::{AliasList, Declarations, Inventory, indexes};
+use crate::drivers::inventory::Declarations;
 use crate::drivers::select::{self, SelectOptions, Selection};
 use crate::drivers::target::{self, Capture, CaptureError, Target};
 use crate::drivers::wishes::Wishes;
-use crate::names::{KernelRelease, ModuleName, TreePath};
-use crate::root::initrd::{NewcReader, decompress};
+use crate::names::{KernelRelease, ModuleName};
 
 /// Bytes that a capture or dump may have. `lspci -vvnn` of a large server has 1 MB.
 const CAPTURE_LIMIT: u64 = 8 << 20;
-/// Bytes that an index in a UKI may have.
-const INDEX_LIMIT: u64 = 64 << 20;
 /// Endings of the files of a folder that are read.
 const ENDINGS: [&str; 3] = ["capture", "lspci", "lsusb"];
 /// Depth of folders that are read.
@@ -145,13 +142,14 @@ pub fn check(
     let machines = captures(paths)?;
     let plan = plan(request, progress)?;
     same_architecture(&plan, &machines)?;
-    let inside = uki.map(|path| slimmed(path, &plan.inventory)).transpose()?;
-    let slimmed = match &inside {
-        Some((aliases, modules)) => Slimmed::Indexes { aliases, modules },
+    let shipped = uki.map(|path| Shipped::load(path, &plan.inventory)).transpose()?;
+    let missing = shipped.as_ref().map(|shipped| shipped.missing_firmware(&plan)).transpose()?;
+    let slimmed = match &shipped {
+        Some(Shipped { aliases, modules, .. }) => Slimmed::Indexes { aliases, modules },
         None => Slimmed::Kept(kept(&plan.selection)),
     };
     progress.step("replaying machines");
-    let replay = Replay::new(&plan.inventory, slimmed, &plan.selection.missing_firmware);
+    let replay = Replay::new(&plan.inventory, slimmed, missing.as_ref().unwrap_or(&plan.selection.missing_firmware));
     let one = |machine: &Machine| {
         let verdict = replay.check(&machine.capture);
         Checked { machine: machine.name.clone(), is_lost: verdict.is_lost(), verdict }
@@ -182,53 +180,6 @@ fn same_architecture(plan: &Plan, machines: &[Machine]) -> Result<(), PipelineEr
             kernel: kernel.to_string(),
         }),
     }
-}
-
-/// The indexes in a UKI's initrd, of the kernel that the root has.
-fn slimmed(path: &Path, inventory: &Inventory) -> Result<(AliasList, BTreeSet<ModuleName>), PipelineError> {
-    let wrong = |problem: String| PipelineError::Uki { path: path.to_owned(), problem };
-    let failed = |source| PipelineError::Input { what: "UKI", path: path.to_owned(), source };
-    let mut reader = NewcReader::new(initrd(path)?);
-    let release = &inventory.kernel.release;
-    let directory = TreePath::new(format!("usr/lib/modules/{release}"))?;
-    let mut found: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    while let Some(entry) = reader.next_entry().map_err(|error| wrong(error.to_string()))? {
-        let wanted = entry.path.parent() == Some(directory.clone())
-            && [&b"modules.alias"[..], b"modules.dep"].contains(&entry.path.file_name());
-        if !wanted || u64::from(entry.length) > INDEX_LIMIT {
-            continue;
-        }
-        let mut bytes = vec![0; usize::try_from(entry.length).unwrap_or(0)];
-        let mut done = 0;
-        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match reader.read_content(rest).map_err(|error| wrong(error.to_string()))? {
-                0 => return Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
-                read => done += read,
-            }
-        }
-        let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{} is not UTF-8 text", entry.path)))?;
-        found.insert(entry.path.file_name().to_vec(), text);
-    }
-    let mut take = |name: &str| {
-        let missing = || wrong(format!("its initrd has no {directory}/{name}: it was made of another root"));
-        found.remove(name.as_bytes()).ok_or_else(missing)
-    };
-    let (dep, alias) = (take("modules.dep")?, take("modules.alias")?);
-    let line = |error: indexes::LineError| wrong(error.to_string());
-    let modules = indexes::dep(&dep).map_err(line)?.into_iter().map(|entry| entry.name).collect();
-    Ok((indexes::alias(alias).map_err(line)?, modules))
-}
-
-/// The decompressed `.initrd` section of a UKI.
-fn initrd(path: &Path) -> Result<BufReader<Box<dyn Read>>, PipelineError> {
-    let failed = |source| PipelineError::Input { what: "UKI", path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let headers = PeHeaders::read(&mut file, &path.display().to_string())?;
-    let section = headers.section(".initrd");
-    let section = section.ok_or_else(|| failed(std::io::Error::other("it has no .initrd section")))?;
-    file.seek(SeekFrom::Start(section.raw_offset.into())).map_err(failed)?;
-    let section: Take<File> = file.take(section.content_size().into());
-    Ok(BufReader::new(decompress(BufReader::new(section)).map_err(failed)?))
 }
 
 /// What of each class of devices is driven.

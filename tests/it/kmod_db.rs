@@ -68,12 +68,14 @@ fn rules() -> Vec<(Rule, BTreeSet<Architecture>)> {
 }
 
 /// Nothing twice in a file, lists sorted, evidence that says something, and every pattern and exception meets something in one of
-/// the test kernels (Debian 13 on both architectures, Debian 12, cloud) or the entry is optional.
+/// the test kernels (Debian 13 on both architectures, its backports, Debian 12 and 11, cloud) or the entry is optional.
 #[test]
 fn every_rule_of_the_database_matches_or_is_optional() {
     let kernels = [
         Kernel::new(Architecture::X86_64, roots::base()),
+        Kernel::new(Architecture::X86_64, roots::modules_of("debian11")),
         Kernel::new(Architecture::X86_64, roots::modules_of("debian12")),
+        Kernel::new(Architecture::X86_64, roots::modules_of("backports")),
         Kernel::new(Architecture::X86_64, roots::modules_of("cloud")),
         Kernel::new(Architecture::Aarch64, roots::modules_of("arm64")),
     ];
@@ -111,6 +113,46 @@ fn every_rule_of_the_database_matches_or_is_optional() {
         wrong.push(format!("{source}: except {except} leaves nothing out"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Older than any kernel that is promised (5.10), and newer than any (Debian 13's backports): every rule still finds what it is for,
+/// or says from when, or until when. A driver that moved to another directory shows here.
+#[test]
+fn rules_hold_from_the_oldest_kernel_to_the_newest() {
+    let plain = targets().unwrap();
+    let all = features().unwrap().iter().fold("x86-vm".to_owned(), |names, (feature, _)| format!("{names}+{feature}"));
+    for kernel in ["debian11", "debian12", "backports"] {
+        let root = Sysroot::open(&roots::modules_of(kernel)).unwrap();
+        let inventory = inventory::load(&root, None).unwrap();
+        for name in plain.iter().map(|(name, _)| *name).chain([all.as_str()]) {
+            let target = resolve(&[Request::Name(name)]).unwrap();
+            if target.architecture == Some(Architecture::Aarch64) {
+                continue;
+            }
+            let options = SelectOptions::default();
+            let selection = select(&inventory, &Declarations::new(), &target, &Wishes::default(), &options).unwrap();
+            let of_the_database =
+                |warning: &&String| warning.starts_with("kmod-db/") && !warning.contains(" firmware ");
+            let told: Vec<_> = selection.warnings.iter().filter(of_the_database).collect();
+            assert!(told.is_empty(), "{kernel}, {name}: {told:#?}");
+        }
+    }
+}
+
+/// A kernel whose package has a part of the modules only, as the clouds' have and Ubuntu's without linux-modules-extra: told are the
+/// rules for what is not there, by a target that promises it, and none by one that does not.
+#[test]
+fn what_a_split_kernel_lacks_is_told() {
+    let warnings = |target: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-init"));
+        command.args(["plan", "--hardware", target, "--root"]).arg(roots::modules_of("cloud"));
+        let text = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        text.lines().filter(|line| line.starts_with("warning: kmod-db/")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (generic, cloud) = (warnings("x86-generic"), warnings("x86-cloud"));
+    assert!(generic.iter().any(|line| line.contains("drivers/net/usb/**")), "{generic:#?}");
+    let modules: Vec<_> = cloud.iter().filter(|line| !line.contains("firmware")).collect();
+    assert!(modules.is_empty(), "{modules:#?}");
 }
 
 /// Lists are sorted as they are written.

@@ -13,6 +13,10 @@ for package in $KERNEL_PACKAGES; do
             echo "${package#meta:} depends on no kernel image" >&2
             exit 1
         }
+        # From Debian 14 on the modules and the lists beside them are packages of their own, and the image depends on both.
+        mapfile -t split < <(apt-cache depends --no-recommends --no-suggests "$image" |
+            awk '$1 == "Depends:" && $2 ~ /^linux-(base|modules)-[0-9]/ { print $2 }')
+        packages+=("${split[@]}")
         package=$image
     fi
     packages+=("$package")

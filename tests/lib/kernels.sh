@@ -1,6 +1,8 @@
 # Module trees of other kernels, for the tests of the indexes, kept in the cache like the roots. Sourced after root.sh.
 #
 #   debian12  Debian 12's kernel (6.1, plain .ko), indexes by Debian 12's kmod 30: other headings, no modules.weakdep
+#   debian11  Debian 11's kernel (5.10): older than any that is promised
+#   backports the newest kernel that Debian 13 offers, in its backports: newer than any that is promised
 #   cloud     Debian 13's kernel for clouds (.ko.xz)
 #   arm64     Debian 13's kernel for arm64 (.ko.xz)
 #   unpacked  the modules of 'base' as plain .ko
@@ -33,6 +35,8 @@ unpack_modules() {
     as_root mkdir -p "$dir/usr/lib"
     as_root ln -s usr/lib "$dir/lib"
     for deb in "$@"; do
+        # linux-base of Debian 14 has lists for some kernels only.
+        dpkg-deb --contents "$deb" | grep lib/modules/ >/dev/null || continue
         as_root dpkg-deb --fsys-tarfile "$deb" |
             as_root tar -x -C "$dir" --no-same-owner --wildcards --keep-directory-symlink './*lib/modules/*' || return 1
     done
@@ -67,9 +71,11 @@ fill_debian12() {
 }
 
 fill_packaged() {
-    debs "$1/debs" "$suite" "$2" "meta:$3" && unpack_modules "$1" "$1"/debs/*.deb && index "$1" && as_root rm -rf "$1/debs"
+    debs "$1/debs" "${4:-$suite}" "$2" "meta:$3" && unpack_modules "$1" "$1"/debs/*.deb && index "$1" && as_root rm -rf "$1/debs"
 }
 fill_cloud() { fill_packaged "$1" amd64 linux-image-cloud-amd64; }
+fill_debian11() { fill_packaged "$1" amd64 linux-image-amd64 bullseye; }
+fill_backports() { fill_packaged "$1" amd64 linux-image-amd64 "$suite-backports"; }
 fill_arm64() { fill_packaged "$1" arm64 linux-image-arm64; }
 
 # copied_modules DIR FROM: the modules and the kernel build's own files, without indexes.
@@ -106,7 +112,7 @@ root_kernels() {
     root_base
     root_tools
     local name
-    for name in debian12 cloud arm64 dracut; do make_root "$name" "$kernels_recipe" "fill_$name"; done
+    for name in debian11 debian12 backports cloud arm64 dracut; do make_root "$name" "$kernels_recipe" "fill_$name"; done
     for name in unpacked symvers; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/base")" "fill_$name"; done
     for name in zst gz; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/cloud")" "fill_$name"; done
 }

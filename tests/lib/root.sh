@@ -2,6 +2,7 @@
 #
 #   base   what the main job gets: Debian 13 with a kernel and every firmware and microcode package of the distribution
 #   boot   a copy of base with the marker unit of the boot tests
+#   arm64-base  the same packages for 64-bit Arm, unpacked (nothing of it can run here), with the firmware of base
 #   tools  Debian 13's own programs, as oracles: ukify, systemd-measure, mkosi, depmod, modprobe
 #
 # Each is built as a temporary folder and renamed when it is complete. NAME.stamp holds the version of its recipe: a
@@ -48,15 +49,26 @@ bootstrap() {
         "$suite" "$dir" ${mirror:+"$mirror"}
 }
 
+root_packages=systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd
+
 fill_base() {
     bootstrap "$1" main,non-free-firmware \
-        systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd,linux-image-amd64,systemd-boot-efi \
+        "$root_packages,linux-image-amd64,systemd-boot-efi" \
         --customize-hook="$project/tests/lib/add-firmware.sh"
 }
 
 fill_tools() {
     bootstrap "$1" main \
         systemd-ukify,systemd-boot-efi,python3-pefile,mkosi,kmod,sbsigntool,binutils,cpio,zstd,xz-utils,file,time
+}
+
+# The packages' scripts would have to run: no system, but all that a UKI is made of. Firmware is the same on every architecture.
+fill_arm64-base() {
+    local mirror
+    mirror=$(debian_mirror)
+    as_root mmdebstrap --variant=extract --skip=check/qemu --architectures=arm64 --components=main --keyring="$keyring" \
+        --include="$root_packages,linux-image-arm64,systemd-boot-efi" "$suite" "$1" ${mirror:+"$mirror"} &&
+        as_root cp -a --reflink=auto "$cache/base/usr/lib/firmware" "$1/usr/lib/" && index "$1"
 }
 
 fill_boot() {
@@ -68,6 +80,11 @@ fill_boot() {
 }
 
 root_base() { make_root base "$base_recipe" fill_base; }
+root_arm64() {
+    root_base
+    root_tools
+    make_root arm64-base "$base_recipe" fill_arm64-base
+}
 root_tools() { make_root tools "$tools_recipe" fill_tools; }
 root_boot() {
     root_base

@@ -125,7 +125,8 @@ impl<'a> Graph<'a> {
         }
         let more = match patterns {
             0 | 1 => String::new(),
-            patterns => format!(" (and the {} other patterns of the entry)", patterns - 1),
+            2 => " (with the entry's other pattern)".to_owned(),
+            patterns => format!(" (with the entry's {} other patterns)", patterns - 1),
         };
         closure.warnings.push(format!(
             "{}: {}{more} matches neither a module nor a built-in of kernel {release}",
