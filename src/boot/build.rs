@@ -4,20 +4,22 @@
 //! compressed meanwhile, its PCR digests are taken on the way, and the file is read once more for what covers its headers.
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
 
-use super::measure::{Pcr11, SectionDigests};
+use super::measure::{Predictions, SectionDigests};
 use super::pass::Fanout;
 use super::pcr::{Bank, PhasePath};
 use super::section::{SectionName, SectionSink};
-use super::sign::authenticode::SigningPass;
+use super::sign::authenticode::{Existing, Signing, SigningPass};
 use super::sign::pe::PeLayout;
-use super::sign::{Identity, SignError, Signer, policy};
+use super::sign::policy::{self, Pcrsig};
+use super::sign::{Hash, PublicKey, SignError, Signer};
 use super::uki::UkiError;
-use super::uki::assemble::{Parts, Payload, assemble};
+use super::uki::assemble::{Assembler, Parts, Payload};
 use super::uki::kernel::Kernel;
 use super::uki::pe::PeHeaders;
 use super::uki::sbat;
-use super::uki::stub::Stub;
+use super::uki::stub::{Stub, StubKind};
 
 const BUFFER: usize = 1 << 20;
 
@@ -31,6 +33,9 @@ pub enum BuildError {
     /// Signing.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// Headers that cannot be signed.
+    #[error(transparent)]
+    Cover(Arc<SignError>),
     /// Writing or reading back.
     #[error("failed to write the image: {0}")]
     Io(#[from] std::io::Error),
@@ -43,7 +48,7 @@ pub enum BuildError {
 pub struct UkiRequest<'a> {
     /// The stub.
     pub stub: &'a Stub,
-    /// `.linux`
+    /// `.linux`; none for an addon.
     pub kernel: Vec<u8>,
     /// `.osrel`
     pub os_release: Vec<u8>,
@@ -59,14 +64,84 @@ pub struct UkiRequest<'a> {
     pub splash: Option<Payload<'a>>,
     /// `.dtb`
     pub dtb: Option<Payload<'a>>,
-    /// The user's SBAT entries; the entry for UKIs where there are none.
+    /// `.dtbauto`, of which the stub chooses one that fits the machine.
+    pub dtbauto: Vec<Payload<'a>>,
+    /// `.hwids`
+    pub hwids: Vec<u8>,
+    /// Sections that are neither measured nor read by the stub (`.sbom`).
+    pub others: Vec<(SectionName, Payload<'a>)>,
+    /// The user's SBAT entries; the entry for UKIs (for addons) where there are none.
     pub sbat: Option<Vec<u8>>,
-    /// Signs the PCR policies.
-    pub pcr_signer: Option<&'a dyn Signer>,
-    /// Signs the file.
-    pub secure_boot: Option<&'a Identity>,
+    /// The boot entries, the default first; empty: one without a `.profile`.
+    pub profiles: Vec<Profile<'a>>,
+    /// The PCR policies.
+    pub policies: Policies<'a>,
+    /// Who signs the file.
+    pub signings: Vec<Signing<'a>>,
+    /// In the signatures, seconds since 1970; none: without, as reproducible.
+    pub signing_time: Option<u64>,
     /// Threads for digests.
     pub jobs: usize,
+}
+
+impl<'a> UkiRequest<'a> {
+    /// Of a stub and a kernel, everything else empty.
+    #[must_use]
+    pub fn new(stub: &'a Stub, kernel: Vec<u8>) -> Self {
+        Self {
+            stub,
+            kernel,
+            os_release: Vec::new(),
+            cmdline: Vec::new(),
+            uname: Vec::new(),
+            initrd: None,
+            ucode: None,
+            splash: None,
+            dtb: None,
+            dtbauto: Vec::new(),
+            hwids: Vec::new(),
+            others: Vec::new(),
+            sbat: None,
+            profiles: Vec::new(),
+            policies: Policies::default(),
+            signings: Vec::new(),
+            signing_time: None,
+            jobs: 1,
+        }
+    }
+}
+
+/// A boot entry of a UKI.
+#[derive(Debug)]
+pub struct Profile<'a> {
+    /// `.profile`: `ID=` and `TITLE=`, as in os-release.
+    pub text: Vec<u8>,
+    /// What it has in the place of the common sections; the first profile, which the common ones are for, has none.
+    pub sections: Vec<(SectionName, Payload<'a>)>,
+}
+
+/// What `.pcrsig` and `.pcrpkey` are made of.
+#[derive(Default)]
+pub struct Policies<'a> {
+    /// The keys; none: no `.pcrsig`.
+    pub keys: Vec<PolicyKey<'a>>,
+    /// The banks that policies are signed for.
+    pub banks: Vec<Bank>,
+    /// The policy reference.
+    pub reference: Option<String>,
+    /// `.pcrpkey`; where it is not given and there is one key, that one.
+    pub public_key: Option<Vec<u8>>,
+}
+
+/// A key that vouches for policies.
+#[derive(Clone)]
+pub struct PolicyKey<'a> {
+    /// The public half.
+    pub public: &'a PublicKey,
+    /// What signs; none: signatures are attached later, and room is left for them.
+    pub signer: Option<&'a dyn Signer>,
+    /// The phase paths that it vouches for.
+    pub phases: Vec<PhasePath>,
 }
 
 /// What was built.
@@ -76,8 +151,8 @@ pub struct BuiltUki {
     pub bytes: u64,
     /// Sections in file order, with the bytes of their content.
     pub sections: Vec<(SectionName, u64)>,
-    /// PCR 11 of all banks at the empty path and after each default phase.
-    pub pcr11: Pcr11,
+    /// PCR 11 of all banks, at the empty path and after each default phase, for each way of booting; empty for an addon.
+    pub predictions: Predictions,
 }
 
 /// The name of an architecture in UEFI's file names (`linuxx64.efi.stub`), from a kernel image.
@@ -106,63 +181,59 @@ pub fn predicted_phases() -> Vec<PhasePath> {
     std::iter::once(PhasePath::empty()).chain(PhasePath::signed_by_default()).collect()
 }
 
-/// Builds a UKI into `out`, an empty file.
+/// Builds a UKI, or an addon where the stub is one, into `out`, an empty file.
 ///
 /// # Errors
 /// A kernel that the stub would not start, content that cannot be read, a full disk, a key that does not sign.
 pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> Result<BuiltUki, BuildError> {
-    let UkiRequest { stub, kernel, pcr_signer, secure_boot, jobs, .. } = request;
-    let checked = Kernel::check(&kernel, stub.machine())?;
-    let nx_compat = checked.nx_compat;
-    let user = request.sbat.as_deref().unwrap_or(sbat::UKI.as_bytes());
-    let sbat = sbat::merge([stub.sbat(), checked.sbat, user]);
-    let text = |bytes: Vec<u8>| Some(Payload::Bytes(bytes));
-    let public_key = pcr_signer.map(|signer| Payload::Bytes(signer.public_key().pem().as_bytes().to_vec()));
-    // ukify's file order.
-    let sections = [
-        (SectionName::Osrel, text(request.os_release)),
-        (SectionName::Cmdline, text(request.cmdline)),
-        (SectionName::Dtb, request.dtb),
-        (SectionName::Uname, text(request.uname)),
-        (SectionName::Splash, request.splash),
-        (SectionName::Pcrpkey, public_key),
-        (SectionName::Linux, text(kernel)),
-        (SectionName::Initrd, request.initrd),
-        (SectionName::Ucode, request.ucode),
-    ];
-    let sections = sections
-        .into_iter()
-        .filter_map(|(name, payload)| Some((name, payload?)))
-        .filter(|(_, payload)| payload.length() != Some(0))
-        .collect();
-    let phases = PhasePath::signed_by_default();
-    let last = pcr_signer.map(|signer| {
-        let length = policy::pcrsig_length(&Bank::ALL, phases.len(), signer.public_key());
-        (SectionName::Pcrsig, length as u64)
-    });
-
-    // The banks must be read out before .pcrsig is written, the cover goes on to the end of the file.
-    let banks = Bank::ALL.into_iter().map(|bank| Taker::Bank(SectionDigests::new(bank)));
-    let cover = secure_boot.is_some().then_some(Taker::Cover(Cover::Begin));
-    let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
-    let incomplete = assemble(Parts { stub, sbat, nx_compat, sections, last }, out, &mut takers)?;
-    let digests: Vec<SectionDigests> =
-        takers.finish_first(Bank::ALL.len()).into_iter().filter_map(Taker::into_bank).collect();
-    let pcr11 = Pcr11::predict(&digests, &predicted_phases());
-    let pcrsig = match pcr_signer {
-        Some(signer) => policy::pcrsig_json(&Pcr11::predict(&digests, &phases).values(), signer)?.into_bytes(),
-        None => Vec::new(),
+    let (stub, jobs, signing_time) = (request.stub, request.jobs, request.signing_time);
+    let is_addon = stub.kind() == StubKind::Addon;
+    let (sbat, nx_compat) = match is_addon {
+        true => (sbat::merge([request.sbat.as_deref().unwrap_or(sbat::ADDON.as_bytes())]), true),
+        false => {
+            let kernel = Kernel::check(&request.kernel, stub.machine())?;
+            let user = request.sbat.as_deref().unwrap_or(sbat::UKI.as_bytes());
+            (sbat::merge([stub.sbat(), kernel.sbat, user]), kernel.nx_compat)
+        }
     };
-    let uki = incomplete.complete(&pcrsig, out, &mut takers)?;
+    let UkiRequest { policies, signings, .. } = &request;
+    let hashes: Vec<Hash> = signings.iter().map(|signing| signing.hash).collect();
+    let (signings, titles) = (signings.clone(), titles(&request.profiles));
+    let policies = Policies {
+        keys: policies.keys.clone(),
+        banks: policies.banks.clone(),
+        reference: policies.reference.clone(),
+        public_key: None,
+    };
+    let sections = sections(request);
+
+    // The banks must be read out before each .pcrsig is written, the cover goes on to the end of the file.
+    let measured: Vec<Bank> = if is_addon { Vec::new() } else { Bank::ALL.to_vec() };
+    let banks = measured.iter().map(|bank| Taker::Bank(SectionDigests::new(*bank)));
+    let cover = (!hashes.is_empty()).then_some(Taker::Cover(Cover::Begin(hashes.clone())));
+    let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
+    let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections })?;
+    let mut profile = 0;
+    while assembler.write(out, &mut takers)? {
+        let digests: Vec<SectionDigests> =
+            takers.snapshot(measured.len()).into_iter().filter_map(Taker::into_bank).collect();
+        let pcrsig = pcrsig(&policies, &digests, profile)?;
+        assembler.put(pcrsig.as_bytes(), out, &mut takers)?;
+        profile += 1;
+    }
+    let uki = assembler.finish(out)?;
+    let digests: Vec<SectionDigests> =
+        takers.snapshot(measured.len()).into_iter().filter_map(Taker::into_bank).collect();
+    let predictions = Predictions::new(&digests, &titles, &predicted_phases());
 
     let mut bytes = uki.layout().file_size;
-    if let Some(identity) = secure_boot {
+    if !signings.is_empty() {
         let covers = match uki.in_one_pass() {
             true => takers.finish().into_iter().filter_map(Taker::into_cover).collect(),
-            false => vec![read_back(out)?],
+            false => vec![read_back(out, hashes)?],
         };
         for cover in covers {
-            let signature = cover.pass()?.sign(identity, None)?;
+            let signature = cover.pass()?.sign(&signings, signing_time)?;
             for (offset, bytes) in &signature.writes {
                 out.seek(SeekFrom::Start(*offset))?;
                 out.write_all(bytes)?;
@@ -172,11 +243,115 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     }
     out.flush()?;
     let sections = uki.layout().sections.iter().map(|(name, header)| (*name, u64::from(header.virtual_size))).collect();
-    Ok(BuiltUki { bytes, sections, pcr11 })
+    Ok(BuiltUki { bytes, sections, predictions })
 }
 
-fn read_back(out: &mut (impl Read + Seek)) -> Result<Cover, BuildError> {
-    let mut cover = Cover::Begin;
+/// All sections in ukify's file order, with room for each `.pcrsig`: what all profiles share, then each profile.
+fn sections(request: UkiRequest<'_>) -> Vec<(SectionName, Payload<'_>)> {
+    let text = |bytes: Vec<u8>| Some(Payload::Bytes(bytes));
+    let UkiRequest { policies, profiles, .. } = request;
+    let pcrpkey = match (policies.public_key, policies.keys.as_slice()) {
+        (Some(pem), _) => Some(pem),
+        (None, [only]) => Some(only.public.pem().as_bytes().to_vec()),
+        (None, _) => None,
+    };
+    let common = [(SectionName::Osrel, text(request.os_release)), (SectionName::Cmdline, text(request.cmdline))]
+        .into_iter()
+        .chain([(SectionName::Dtb, request.dtb)])
+        .chain(request.dtbauto.into_iter().map(|tree| (SectionName::Dtbauto, Some(tree))))
+        .chain([
+            (SectionName::Hwids, text(request.hwids)),
+            (SectionName::Uname, text(request.uname)),
+            (SectionName::Splash, request.splash),
+            (SectionName::Pcrpkey, pcrpkey.map(Payload::Bytes)),
+            (SectionName::Linux, text(request.kernel)),
+            (SectionName::Initrd, request.initrd),
+            (SectionName::Ucode, request.ucode),
+        ])
+        .chain(request.others.into_iter().map(|(name, payload)| (name, Some(payload))));
+    let mut out: Vec<(SectionName, Payload<'_>)> = common
+        .filter_map(|(name, payload)| Some((name, payload?)))
+        .filter(|(_, payload)| payload.length() != Some(0))
+        .collect();
+    let count = |sections: &[(SectionName, Payload<'_>)], wanted| {
+        sections.iter().filter(|(name, _)| *name == wanted).count()
+    };
+    let shared = [SectionName::Dtbauto, SectionName::Efifw].map(|name| count(&out, name));
+    let keys: Vec<_> = policies.keys.iter().map(|key| (key.public, key.phases.len())).collect();
+    let room = |own: [usize; 2]| {
+        let [trees, firmware] = shared;
+        let [own_trees, own_firmware] = own;
+        let variants = (trees + own_trees + 1) * (firmware + own_firmware + 1);
+        let list = policy::placeholder(&policies.banks, variants, &keys, policies.reference.as_deref());
+        policy::pcrsig_json(&list).map(|json| json.len() as u64)
+    };
+    // The length of what has no signatures is known without them; JSON of strings cannot fail.
+    let pcrsig = |own| {
+        let length = if keys.is_empty() { None } else { room(own).ok() };
+        length.map(|length| (SectionName::Pcrsig, Payload::Later { length }))
+    };
+    if profiles.is_empty() {
+        out.extend(pcrsig([0, 0]));
+    }
+    for profile in profiles {
+        let own = [SectionName::Dtbauto, SectionName::Efifw].map(|name| count(&profile.sections, name));
+        out.push((SectionName::Profile, Payload::Bytes(profile.text)));
+        out.extend(profile.sections.into_iter().filter(|(_, payload)| payload.length() != Some(0)));
+        out.extend(pcrsig(own));
+    }
+    out
+}
+
+/// `.pcrsig` of a profile.
+fn pcrsig(policies: &Policies<'_>, digests: &[SectionDigests], profile: usize) -> Result<String, BuildError> {
+    let mut list = unsigned_policies(policies, digests, profile)?;
+    for key in &policies.keys {
+        match key.signer {
+            Some(signer) => policy::sign_policies(&mut list, signer)?,
+            None => policy::leave_room(&mut list, key.public),
+        }
+    }
+    Ok(policy::pcrsig_json(&list)?)
+}
+
+/// The policies of a profile, to be signed: for each bank those of each way of booting, for each key, for each of its phase paths.
+///
+/// # Errors
+/// None that input can cause.
+pub fn unsigned_policies(
+    policies: &Policies<'_>,
+    digests: &[SectionDigests],
+    profile: usize,
+) -> Result<Pcrsig, SignError> {
+    let mut list = Pcrsig::new();
+    for bank in digests.iter().filter(|digests| policies.banks.contains(&digests.bank())) {
+        let of_bank = list.entry(bank.bank().to_string()).or_default();
+        for variant in bank.variants(profile) {
+            for key in &policies.keys {
+                for phases in &key.phases {
+                    let value = bank.pcr11(variant, phases);
+                    of_bank.push(policy::policy(bank.bank(), &value, policies.reference.as_deref(), key.public)?);
+                }
+            }
+        }
+    }
+    Ok(list)
+}
+
+fn titles(profiles: &[Profile<'_>]) -> Vec<String> {
+    profiles.iter().map(|profile| title(&String::from_utf8_lossy(&profile.text))).collect()
+}
+
+/// What a profile calls itself: its title, or its id.
+#[must_use]
+pub fn title(text: &str) -> String {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = value("TITLE").or_else(|| value("ID")).unwrap_or_default();
+    value.trim_matches('"').to_owned()
+}
+
+fn read_back(out: &mut (impl Read + Seek), hashes: Vec<Hash>) -> Result<Cover, BuildError> {
+    let mut cover = Cover::Begin(hashes);
     out.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -196,22 +371,22 @@ fn read_back(out: &mut (impl Read + Seek)) -> Result<Cover, BuildError> {
 }
 
 /// What the Secure Boot signature covers: the whole file, final headers included.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Cover {
     /// Nothing seen yet; the first bytes hold all headers.
-    Begin,
+    Begin(Vec<Hash>),
     /// On the way.
     Pass(Box<SigningPass>),
     /// Headers that cannot be signed.
-    Failed(SignError),
+    Failed(Arc<SignError>),
 }
 
 impl Cover {
     fn pass(self) -> Result<SigningPass, BuildError> {
         match self {
             Self::Pass(pass) => Ok(*pass),
-            Self::Failed(error) => Err(error.into()),
-            Self::Begin => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            Self::Failed(error) => Err(BuildError::Cover(error)),
+            Self::Begin(_) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
         }
     }
 }
@@ -226,10 +401,12 @@ impl SectionSink for Cover {
     fn end(&mut self) {}
 
     fn outside(&mut self, bytes: &[u8]) {
-        if matches!(self, Self::Begin) {
-            *self = match PeLayout::parse(bytes, "the image").and_then(SigningPass::new) {
+        if let Self::Begin(hashes) = self {
+            let pass = PeLayout::parse(bytes, "the image")
+                .and_then(|layout| SigningPass::new(layout, hashes, Existing::Refuse));
+            *self = match pass {
                 Ok(pass) => Self::Pass(Box::new(pass)),
-                Err(error) => Self::Failed(error),
+                Err(error) => Self::Failed(Arc::new(error)),
             };
         }
         if let Self::Pass(pass) = self {
@@ -239,7 +416,7 @@ impl SectionSink for Cover {
 }
 
 /// What is taken from the bytes on their way into the file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Taker {
     /// The sections' digests in a bank.
     Bank(SectionDigests),

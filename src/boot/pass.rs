@@ -11,7 +11,8 @@ const CHUNK: usize = 256 << 10;
 /// Buffers that a digest may lie behind: the most that waits in memory.
 const QUEUE: usize = 16;
 
-enum Event {
+enum Event<S> {
+    Snapshot(SyncSender<S>),
     Begin(SectionName),
     Data(Arc<Vec<u8>>),
     End,
@@ -50,11 +51,11 @@ impl Buffers {
 /// A sink in its thread.
 #[derive(Debug)]
 pub struct Lane<S> {
-    sender: SyncSender<Event>,
+    sender: SyncSender<Event<S>>,
     thread: JoinHandle<S>,
 }
 
-impl<S: SectionSink + Send + 'static> Fanout<S> {
+impl<S: SectionSink + Clone + Send + 'static> Fanout<S> {
     /// Starts the threads: none where `jobs` is 1.
     #[must_use]
     pub fn new(sinks: Vec<S>, jobs: usize) -> Self {
@@ -66,6 +67,8 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
             let thread = std::thread::spawn(move || {
                 for event in receiver {
                     match event {
+                        // Who asked has gone: nothing to be done.
+                        Event::Snapshot(reply) => drop(reply.send(sink.clone())),
                         Event::Begin(name) => sink.begin(name),
                         Event::Data(bytes) => sink.data(&bytes),
                         Event::End => sink.end(),
@@ -79,12 +82,20 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
         Self::Threads(sinks.into_iter().map(lane).collect(), Buffers::default())
     }
 
-    /// Waits until the first `count` sinks have digested everything shown so far, and gives them back; the others go on.
+    /// Waits until the first `count` sinks have digested everything shown so far, and gives copies of them; all go on.
     #[must_use]
-    pub fn finish_first(&mut self, count: usize) -> Vec<S> {
+    pub fn snapshot(&self, count: usize) -> Vec<S> {
         match self {
-            Self::Inline(sinks) => sinks.drain(..count.min(sinks.len())).collect(),
-            Self::Threads(lanes, _) => lanes.drain(..count.min(lanes.len())).map(Lane::join).collect(),
+            Self::Inline(sinks) => sinks.iter().take(count).cloned().collect(),
+            Self::Threads(lanes, _) => {
+                let ask = |lane: &Lane<S>| {
+                    let (sender, receiver) = sync_channel(1);
+                    // A lane whose thread is gone has panicked; `finish` passes the panic on.
+                    lane.sender.send(Event::Snapshot(sender)).ok().map(|()| receiver)
+                };
+                let asked: Vec<_> = lanes.iter().take(count).filter_map(ask).collect();
+                asked.into_iter().filter_map(|receiver| receiver.recv().ok()).collect()
+            }
         }
     }
 
@@ -97,7 +108,7 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
         }
     }
 
-    fn each(&mut self, inline: impl Fn(&mut S), event: impl Fn() -> Event) {
+    fn each(&mut self, inline: impl Fn(&mut S), event: impl Fn() -> Event<S>) {
         match self {
             Self::Inline(sinks) => sinks.iter_mut().for_each(inline),
             // A lane whose thread is gone has panicked; `finish` passes the panic on.
@@ -105,7 +116,7 @@ impl<S: SectionSink + Send + 'static> Fanout<S> {
         }
     }
 
-    fn bytes(&mut self, bytes: &[u8], inline: impl Fn(&mut S, &[u8]), event: impl Fn(Arc<Vec<u8>>) -> Event) {
+    fn bytes(&mut self, bytes: &[u8], inline: impl Fn(&mut S, &[u8]), event: impl Fn(Arc<Vec<u8>>) -> Event<S>) {
         match self {
             Self::Inline(sinks) => sinks.iter_mut().for_each(|sink| inline(sink, bytes)),
             Self::Threads(lanes, buffers) => {
@@ -125,7 +136,7 @@ impl<S> Lane<S> {
     }
 }
 
-impl<S: SectionSink + Send + 'static> SectionSink for Fanout<S> {
+impl<S: SectionSink + Clone + Send + 'static> SectionSink for Fanout<S> {
     fn begin(&mut self, name: SectionName) {
         self.each(|sink| sink.begin(name), || Event::Begin(name));
     }

@@ -3,6 +3,7 @@
 //! Specification: UAPI.5 "Unified Kernel Image", and systemd's `src/fundamental/uki.h`.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A section that the specification knows. The order of the variants is the order of measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,10 +39,48 @@ pub enum SectionName {
     Hwids,
     /// Firmware for that choice; may repeat.
     Efifw,
+    /// A section that the specification does not know, such as `.sbom`. The stub neither reads nor measures it.
+    Other(OtherName),
+}
+
+/// The name of a section that the specification does not know: 1 to 8 printable ASCII characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OtherName([u8; 8]);
+
+impl OtherName {
+    fn as_str(&self) -> &str {
+        let length = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        // ASCII by construction.
+        self.0.get(..length).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+    }
+}
+
+/// A name that no section can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no section name: it has 1 to 8 printable ASCII characters, for the section table has no room for more \
+     (example: .sbom)"
+)]
+pub struct SectionNameError(String);
+
+impl FromStr for SectionName {
+    type Err = SectionNameError;
+
+    fn from_str(name: &str) -> Result<Self, SectionNameError> {
+        if let Some(known) = Self::parse(name) {
+            return Ok(known);
+        }
+        let mut bytes = [0; 8];
+        if name.is_empty() || name.len() > bytes.len() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(SectionNameError(name.to_owned()));
+        }
+        bytes.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+        Ok(Self::Other(OtherName(bytes)))
+    }
 }
 
 impl SectionName {
-    /// All sections, in measurement order.
+    /// All sections that the specification knows, in measurement order.
     pub const ALL: [Self; 15] = [
         Self::Linux,
         Self::Osrel,
@@ -62,7 +101,7 @@ impl SectionName {
 
     /// The name as the PE section table has it, with the dot.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Linux => ".linux",
             Self::Osrel => ".osrel",
@@ -79,20 +118,20 @@ impl SectionName {
             Self::Dtbauto => ".dtbauto",
             Self::Hwids => ".hwids",
             Self::Efifw => ".efifw",
+            Self::Other(name) => name.as_str(),
         }
     }
 
-    /// The section with this name.
+    /// The section that the specification knows by this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|section| section.as_str() == name)
     }
 
-    /// Whether what is measured depends on a choice at boot (the profile, the device tree): such images cannot be predicted
-    /// from the list of sections alone.
+    /// Whether one profile may have several, of which the stub chooses one that fits the machine, or none.
     #[must_use]
-    pub const fn is_chosen_at_boot(self) -> bool {
-        matches!(self, Self::Profile | Self::Dtbauto | Self::Hwids | Self::Efifw)
+    pub const fn may_repeat(self) -> bool {
+        matches!(self, Self::Dtbauto | Self::Efifw)
     }
 
     /// Whether the content is text that can be shown (ukify's list).
@@ -107,7 +146,7 @@ impl SectionName {
     /// Whether the stub measures the section into PCR 11.
     #[must_use]
     pub const fn is_measured(self) -> bool {
-        !matches!(self, Self::Pcrsig)
+        !matches!(self, Self::Pcrsig | Self::Other(_))
     }
 }
 

@@ -13,13 +13,13 @@ use der::asn1::{AnyRef, ObjectIdentifier};
 use rsa::pkcs1::{DecodeRsaPrivateKey, EncodeRsaPublicKey};
 use rsa::pkcs8::{EncodePublicKey, LineEnding, PrivateKeyInfo};
 use rsa::traits::PublicKeyParts;
-use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use rsa::{RsaPrivateKey, RsaPublicKey};
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use zeroize::Zeroizing;
 
-use super::SignError;
 use super::pem;
+use super::{Hash, SignError};
 
 /// Largest key or certificate file that is read, bytes. A chain of RSA 4096 certificates takes about 2 KiB each.
 const FILE_LIMIT: u64 = 256 * 1024;
@@ -94,7 +94,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Something that signs with an RSA key: a key in memory, later a command or a token.
+/// Something that signs with an RSA key: a key in memory, or a command that reaches a token.
 pub trait Signer: Send + Sync {
     /// What the user calls the key: a path as a rule. For messages.
     fn name(&self) -> &str;
@@ -102,12 +102,20 @@ pub trait Signer: Send + Sync {
     /// The public half.
     fn public_key(&self) -> &PublicKey;
 
-    /// Signs a SHA-256 digest: RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2), big-endian,
-    /// [`PublicKey::signature_length`] bytes. The same digest gives the same bytes.
+    /// Signs a digest: RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2), big-endian, [`PublicKey::signature_length`] bytes. The same
+    /// digest gives the same bytes.
     ///
     /// # Errors
     /// [`SignError::Signing`].
-    fn sign_sha256(&self, digest: &[u8; 32]) -> Result<Vec<u8>, SignError>;
+    fn sign(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// Signs a SHA-256 digest.
+    ///
+    /// # Errors
+    /// [`SignError::Signing`].
+    fn sign_sha256(&self, digest: &[u8; 32]) -> Result<Vec<u8>, SignError> {
+        self.sign(Hash::Sha256, digest)
+    }
 }
 
 /// A private key in memory. Wiped when dropped; never printed.
@@ -207,10 +215,10 @@ impl Signer for RsaSigner {
         &self.public
     }
 
-    fn sign_sha256(&self, digest: &[u8; 32]) -> Result<Vec<u8>, SignError> {
+    fn sign(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, SignError> {
         // The random numbers only blind the computation (RUSTSEC-2023-0071); the signature does not depend on them.
         self.key
-            .sign_with_rng(&mut rand_core::OsRng, Pkcs1v15Sign::new::<Sha256>(), digest)
+            .sign_with_rng(&mut rand_core::OsRng, hash.padding(), digest)
             .map_err(|error| SignError::Signing { name: self.name.clone(), reason: error.to_string() })
     }
 }

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`keys`] | [`Signer`], and RSA keys read from PEM and DER |
+//! | [`command`] | keys that live elsewhere, behind a command |
 //! | [`certificate`] | certificates; [`Identity`]: a key with the certificate that was made for it |
 //! | [`policy`] | TPM2 policies over PCR 11 and the `.pcrsig` section that signs them |
 //! | [`pe`] | where a PE file's signature belongs, its Authenticode digest and its checksum |
@@ -17,8 +18,10 @@
 mod asn1;
 pub mod authenticode;
 pub mod certificate;
+pub mod command;
 mod error;
 pub mod generate;
+mod hash;
 pub mod keys;
 pub mod keyset;
 pub mod pe;
@@ -28,4 +31,5 @@ pub mod policy;
 
 pub use certificate::{CertificateChain, Identity};
 pub use error::SignError;
+pub use hash::Hash;
 pub use keys::{PublicKey, RsaSigner, Signer};

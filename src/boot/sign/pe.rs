@@ -8,9 +8,8 @@
 
 use std::ops::Range;
 
-use sha2::{Digest, Sha256};
-
-use super::SignError;
+use super::hash::Hasher;
+use super::{Hash, SignError};
 
 /// The certificate table's place among the data directories.
 const CERTIFICATE_DIRECTORY: u64 = 4;
@@ -129,6 +128,12 @@ impl PeLayout {
         self.certificate_table.is_some()
     }
 
+    /// Where the certificate table lies, if there is one.
+    #[must_use]
+    pub fn certificate_table(&self) -> Option<Range<u64>> {
+        self.certificate_table.clone()
+    }
+
     /// What the digest does not cover, ascending.
     fn not_hashed(&self) -> impl Iterator<Item = Range<u64>> + use<> {
         let fixed = [self.checksum..self.checksum + 4, self.directory_entry..self.directory_entry + 8];
@@ -156,19 +161,25 @@ impl Fields<'_> {
     }
 }
 
-/// Takes the Authenticode digest (SHA-256) of an image while its bytes go by.
+/// Takes the Authenticode digest of an image while its bytes go by.
 #[derive(Debug, Clone)]
 pub struct ImageHasher {
     layout: PeLayout,
     offset: u64,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 impl ImageHasher {
-    /// For an image with these headers.
+    /// SHA-256, for an image with these headers.
     #[must_use]
     pub fn new(layout: PeLayout) -> Self {
-        Self { layout, offset: 0, hash: Sha256::new() }
+        Self::with(layout, Hash::Sha256)
+    }
+
+    /// For an image with these headers.
+    #[must_use]
+    pub fn with(layout: PeLayout, hash: Hash) -> Self {
+        Self { layout, offset: 0, hash: Hasher::new(hash) }
     }
 
     /// The next bytes of the file, from its very first on, in pieces of any length. The fields that a signature
@@ -204,7 +215,7 @@ impl ImageHasher {
     ///
     /// # Errors
     /// [`SignError::Pe`] if the file was shorter than its sections.
-    pub fn finish(mut self) -> Result<[u8; 32], SignError> {
+    pub fn finish(mut self) -> Result<Vec<u8>, SignError> {
         if self.offset < self.layout.sections_end {
             return Err(SignError::Pe {
                 name: self.layout.name,
@@ -216,7 +227,7 @@ impl ImageHasher {
         }
         let (zeros, _) = [0; 8].split_at(padding(self.offset));
         self.hash.update(zeros);
-        Ok(self.hash.finalize().into())
+        Ok(self.hash.finish())
     }
 }
 

@@ -11,29 +11,44 @@ use cms::signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo};
 use const_oid::db::{rfc5911, rfc5912};
 use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, SetOfVec};
 use der::{Decode, Encode, Sequence, Tag, TagNumber};
-use sha2::{Digest, Sha256};
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::attr::Attribute;
 
 use super::asn1::{algorithm, time};
-use super::{Identity, SignError};
+use super::{Hash, Identity, SignError};
 
 /// `SPC_INDIRECT_DATA_OBJID`.
 const SPC_INDIRECT_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.4");
 /// `SPC_PE_IMAGE_DATAOBJ`.
 const SPC_PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
 
-/// Signs the Authenticode digest of an image. The result is DER of a PKCS#7 `ContentInfo`: what the certificate table
-/// of the image holds. `signing_time` in seconds since 1970, UTC; it may come from `SOURCE_DATE_EPOCH`.
+/// Signs the Authenticode digest of an image, taken with `hash`. The result is DER of a PKCS#7 `ContentInfo`: what the certificate
+/// table of the image holds. `signing_time` in seconds since 1970, UTC; it may come from `SOURCE_DATE_EPOCH`.
 ///
 /// # Errors
 /// [`SignError::Encoding`], or what the signer gives.
-pub fn spc_pkcs7(digest: &[u8; 32], identity: &Identity, signing_time: Option<u64>) -> Result<Vec<u8>, SignError> {
-    let content = spc_indirect_data(digest).map_err(encoding)?;
-    let attributes = signed_attributes(&content, signing_time).map_err(encoding)?;
+pub fn spc_pkcs7(
+    hash: Hash,
+    digest: &[u8],
+    identity: &Identity,
+    signing_time: Option<u64>,
+) -> Result<Vec<u8>, SignError> {
+    let content = spc_indirect_data(hash, digest).map_err(encoding)?;
+    let attributes = signed_attributes(hash, &content, signing_time).map_err(encoding)?;
     // Signed is the DER of the attributes as a SET, not with the tag that they have in place (RFC 5652, 5.4).
-    let signature = identity.signer().sign_sha256(&Sha256::digest(attributes.to_der().map_err(encoding)?).into())?;
-    signed_data(content, attributes, signature, identity).map_err(encoding)
+    let digest = hash.digest(&attributes.to_der().map_err(encoding)?);
+    let signature = identity.signer().sign(hash, &digest)?;
+    signed_data(hash, content, attributes, signature, identity).map_err(encoding)
+}
+
+/// The digest that the key signs for an image with this Authenticode digest: for a key that is elsewhere.
+///
+/// # Errors
+/// [`SignError::Encoding`].
+pub fn to_be_signed(hash: Hash, digest: &[u8], signing_time: Option<u64>) -> Result<Vec<u8>, SignError> {
+    let content = spc_indirect_data(hash, digest).map_err(encoding)?;
+    let attributes = signed_attributes(hash, &content, signing_time).map_err(encoding)?;
+    Ok(hash.digest(&attributes.to_der().map_err(encoding)?))
 }
 
 fn encoding(source: der::Error) -> SignError {
@@ -52,6 +67,7 @@ struct SignedData {
 }
 
 fn signed_data(
+    hash: Hash,
     content: Any,
     attributes: SetOfVec<Attribute>,
     signature: Vec<u8>,
@@ -64,7 +80,7 @@ fn signed_data(
             issuer: certificate.issuer.clone(),
             serial_number: certificate.serial_number.clone(),
         }),
-        digest_alg: algorithm(rfc5912::ID_SHA_256),
+        digest_alg: algorithm(hash.oid()),
         signed_attrs: Some(attributes),
         signature_algorithm: algorithm(rfc5912::RSA_ENCRYPTION),
         signature: OctetString::new(signature)?,
@@ -74,7 +90,7 @@ fn signed_data(
     let signed = SignedData {
         // CMS would ask for version 3 with this content type; firmware and sbverify know PKCS#7's 1.
         version: CmsVersion::V1,
-        digest_algorithms: SetOfVec::try_from([algorithm(rfc5912::ID_SHA_256)])?,
+        digest_algorithms: SetOfVec::try_from([algorithm(hash.oid())])?,
         content_info: EncapsulatedContentInfo { econtent_type: SPC_INDIRECT_DATA, econtent: Some(content) },
         certificates: Any::new(context(TagNumber::N0, true), certificates)?,
         signer_infos: SetOfVec::try_from([signer])?,
@@ -84,9 +100,9 @@ fn signed_data(
 }
 
 /// contentType, signingTime if given, messageDigest: in this order by the rules of DER.
-fn signed_attributes(content: &Any, signing_time: Option<u64>) -> der::Result<SetOfVec<Attribute>> {
+fn signed_attributes(hash: Hash, content: &Any, signing_time: Option<u64>) -> der::Result<SetOfVec<Attribute>> {
     // The content's octets without its tag and length.
-    let digest = Sha256::digest(content.value());
+    let digest = hash.digest(content.value());
     let mut attributes = SetOfVec::new();
     attributes.insert(attribute(rfc5911::ID_CONTENT_TYPE, Any::encode_from(&SPC_INDIRECT_DATA)?)?)?;
     attributes.insert(attribute(rfc5911::ID_MESSAGE_DIGEST, Any::new(Tag::OctetString, digest.as_slice())?)?)?;
@@ -129,7 +145,7 @@ struct DigestInfo {
     digest: OctetString,
 }
 
-fn spc_indirect_data(digest: &[u8; 32]) -> der::Result<Any> {
+fn spc_indirect_data(hash: Hash, digest: &[u8]) -> der::Result<Any> {
     // SpcLink is a choice: `[2] EXPLICIT SpcString`, and that another: `[0] IMPLICIT BMPString`, UTF-16 big-endian.
     let obsolete: Vec<u8> = "<<<Obsolete>>>".encode_utf16().flat_map(u16::to_be_bytes).collect();
     let string = Any::new(context(TagNumber::N0, false), obsolete)?;
@@ -143,8 +159,8 @@ fn spc_indirect_data(digest: &[u8; 32]) -> der::Result<Any> {
             },
         },
         message_digest: DigestInfo {
-            algorithm: algorithm(rfc5912::ID_SHA_256),
-            digest: OctetString::new(digest.as_slice())?,
+            algorithm: algorithm(hash.oid()),
+            digest: OctetString::new(digest)?,
         },
     };
     Any::from_der(&content.to_der()?)

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{PublicKey, SignError, Signer};
+use super::{Hash, PublicKey, SignError, Signer};
 use crate::boot::pcr::Bank;
 
 /// `TPM_CC_PolicyPCR`.
@@ -36,53 +37,124 @@ pub fn policy_digest(bank: Bank, pcr_value: &[u8]) -> Result<[u8; 32], SignError
     Ok(policy.finalize().into())
 }
 
-/// Signs a policy as systemd verifies it: the policy digest is the *message*, hashed with SHA-256 whatever the bank.
+/// What is signed of a policy: its digest, followed by the digest of the policy reference where one is used (TPM 2.0 Part 3,
+/// `TPM2_PolicyAuthorize`). A resource that asks for a reference is unlocked only by policies that were signed with it.
+#[must_use]
+pub fn to_be_signed(policy: &[u8; 32], reference: Option<&str>) -> Vec<u8> {
+    let mut out = policy.to_vec();
+    if let Some(reference) = reference.filter(|reference| !reference.is_empty()) {
+        out.extend(Sha256::digest(reference));
+    }
+    out
+}
+
+/// Signs a policy as systemd verifies it: what [`to_be_signed`] gives is the *message*, hashed with SHA-256 whatever the bank.
 ///
 /// # Errors
 /// What the signer gives.
-pub fn sign_policy(policy: &[u8; 32], signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
-    signer.sign_sha256(&Sha256::digest(policy).into())
+pub fn sign_policy(policy: &[u8; 32], reference: Option<&str>, signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
+    signer.sign(Hash::Sha256, &Sha256::digest(to_be_signed(policy, reference)))
 }
 
-/// The contents of `.pcrsig`: for each bank the policies for these values of PCR 11 (one for each phase path, in the
-/// order in which systemd shall try them), signed. Compact JSON as `systemd-measure sign` prints it, without the
-/// final newline; the banks sorted; the same input gives the same bytes.
+/// An entry of `.pcrsig`: a policy for one value of PCR 11, and the key that vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedPolicy {
+    /// The registers of the policy: `[11]`.
+    pub pcrs: Vec<u32>,
+    /// SHA-256 of the key's `RSAPublicKey`, hexadecimal.
+    pub pkfp: String,
+    /// The policy reference, if one is used.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The policy's digest, hexadecimal.
+    pub pol: String,
+    /// What is to be signed, hexadecimal, where the signature is still to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tbs: Option<String>,
+    /// The signature, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sig: Option<String>,
+}
+
+/// `.pcrsig`, or what is to become one: by bank, in the order in which systemd shall try the policies.
+pub type Pcrsig = BTreeMap<String, Vec<SignedPolicy>>;
+
+/// A policy for one value of PCR 11 without a signature.
 ///
 /// # Errors
-/// [`SignError::PcrWidth`], or what the signer gives.
-pub fn pcrsig_json(values: &BTreeMap<Bank, Vec<Vec<u8>>>, signer: &dyn Signer) -> Result<String, SignError> {
-    let fingerprint = hex::encode(signer.public_key().fingerprint());
-    let mut json = String::from("{");
-    for (index, (bank, values)) in values.iter().enumerate() {
-        let signed: Vec<String> = values
-            .par_iter()
-            .map(|value| {
-                let policy = policy_digest(*bank, value)?;
-                let signature = sign_policy(&policy, signer)?;
-                Ok(entry(&fingerprint, &hex::encode(policy), &STANDARD.encode(signature)))
-            })
-            .collect::<Result<_, SignError>>()?;
-        let comma = if index == 0 { "" } else { "," };
-        json.push_str(&format!("{comma}\"{bank}\":[{}]", signed.join(",")));
+/// [`SignError::PcrWidth`].
+pub fn policy(bank: Bank, value: &[u8], reference: Option<&str>, key: &PublicKey) -> Result<SignedPolicy, SignError> {
+    let policy = policy_digest(bank, value)?;
+    Ok(SignedPolicy {
+        pcrs: vec![11],
+        pkfp: hex::encode(key.fingerprint()),
+        reference: reference.filter(|reference| !reference.is_empty()).map(str::to_owned),
+        pol: hex::encode(policy),
+        tbs: Some(hex::encode(to_be_signed(&policy, reference))),
+        sig: None,
+    })
+}
+
+/// Signs all policies of the list that `signer`'s key is to sign, on all threads.
+///
+/// # Errors
+/// A digest that is none, or what the signer gives.
+pub fn sign_policies(policies: &mut Pcrsig, signer: &dyn Signer) -> Result<(), SignError> {
+    let own = hex::encode(signer.public_key().fingerprint());
+    let all: Vec<&mut SignedPolicy> = policies.values_mut().flatten().filter(|policy| policy.pkfp == own).collect();
+    all.into_par_iter().try_for_each(|policy| {
+        let digest: Option<[u8; 32]> = hex::decode(&policy.pol).ok().and_then(|digest| digest.try_into().ok());
+        let digest = digest.ok_or_else(|| SignError::Damaged {
+            name: "the list of policies".to_owned(),
+            reason: format!("{:?} is no SHA-256 digest", policy.pol),
+        })?;
+        policy.sig = Some(STANDARD.encode(sign_policy(&digest, policy.reference.as_deref(), signer)?));
+        policy.tbs = None;
+        Ok(())
+    })
+}
+
+/// Fills the place of each signature that is made later with zeros of its length.
+pub fn leave_room(policies: &mut Pcrsig, key: &PublicKey) {
+    let own = hex::encode(key.fingerprint());
+    for policy in policies.values_mut().flatten().filter(|policy| policy.pkfp == own) {
+        policy.tbs = None;
+        policy.sig = Some(STANDARD.encode(vec![0; key.signature_length()]));
     }
-    json.push('}');
-    Ok(json)
 }
 
-/// The length of what [`pcrsig_json`] will give, bytes, known before anything is measured: so that the headers of the
-/// image are final before its payload is written. `paths` is the number of phase paths for each bank.
+/// The contents of `.pcrsig`: compact JSON as `systemd-measure sign` prints it, without the final newline; the banks sorted; the
+/// same input gives the same bytes.
+///
+/// # Errors
+/// [`SignError::Damaged`] where JSON cannot hold it.
+pub fn pcrsig_json(policies: &Pcrsig) -> Result<String, SignError> {
+    serde_json::to_string(policies)
+        .map_err(|error| SignError::Damaged { name: "the list of policies".to_owned(), reason: error.to_string() })
+}
+
+/// A list of the same length as one with signatures, for [`pcrsig_json`]: so that the headers of the image are final before its
+/// payload is written. For each bank and each way of booting one policy for each of a key's phase paths.
 #[must_use]
-pub fn pcrsig_length(banks: &[Bank], paths: usize, key: &PublicKey) -> usize {
-    let digest = "0".repeat(64);
-    let signature = STANDARD.encode(vec![0; key.signature_length()]);
-    let list = paths * entry(&digest, &digest, &signature).len() + paths.saturating_sub(1);
-    let members: usize = banks.iter().map(|bank| format!("\"{bank}\":[]").len() + list).sum();
-    "{}".len() + members + banks.len().saturating_sub(1)
-}
-
-/// Hexadecimal and base64 need no escapes.
-fn entry(fingerprint: &str, policy: &str, signature: &str) -> String {
-    format!(r#"{{"pcrs":[11],"pkfp":"{fingerprint}","pol":"{policy}","sig":"{signature}"}}"#)
+pub fn placeholder(
+    banks: &[Bank],
+    variants: usize,
+    keys: &[(&PublicKey, usize)],
+    reference: Option<&str>,
+) -> Pcrsig {
+    let list = |(key, paths): &(&PublicKey, usize)| {
+        let entry = SignedPolicy {
+            pcrs: vec![11],
+            pkfp: hex::encode(key.fingerprint()),
+            reference: reference.filter(|reference| !reference.is_empty()).map(str::to_owned),
+            pol: "0".repeat(64),
+            tbs: None,
+            sig: Some(STANDARD.encode(vec![0; key.signature_length()])),
+        };
+        vec![entry; *paths]
+    };
+    let of_bank = || (0..variants).flat_map(|_| keys.iter().flat_map(list)).collect();
+    banks.iter().map(|bank| (bank.to_string(), of_bank())).collect()
 }
 
 #[cfg(test)]

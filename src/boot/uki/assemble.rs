@@ -3,6 +3,7 @@
 //! Where all lengths are known, headers are final with the first byte, and one pass over the payload is all. Where one
 //! comes as a stream (an initrd that is being compressed), headers are patched when its length is known.
 
+use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::UkiError;
@@ -29,6 +30,11 @@ pub enum Payload<'a> {
     },
     /// A stream of unknown length.
     Producer(Producer<'a>),
+    /// What is made of what was written before it: [`Assembler::write`] stops there.
+    Later {
+        /// Bytes that it will have.
+        length: u64,
+    },
 }
 
 impl Payload<'_> {
@@ -37,7 +43,7 @@ impl Payload<'_> {
     pub fn length(&self) -> Option<u64> {
         match self {
             Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::Reader { length, .. } => Some(*length),
+            Self::Reader { length, .. } | Self::Later { length } => Some(*length),
             Self::Producer(_) => None,
         }
     }
@@ -60,16 +66,20 @@ pub struct Parts<'a> {
     pub nx_compat: bool,
     /// Sections in file order, none empty.
     pub sections: Vec<(SectionName, Payload<'a>)>,
-    /// A section that comes last and is made from what was measured: name and length.
-    pub last: Option<(SectionName, u64)>,
 }
 
-/// A UKI with all sections but the last one that [`Parts::last`] announced.
+/// A UKI that is being written.
 #[derive(Debug)]
-pub struct Incomplete {
+pub struct Assembler<'a> {
+    stub: &'a Stub,
+    /// Where it takes the place of the stub's own.
+    sbat: Option<Vec<u8>>,
+    nx_compat: bool,
     layout: Layout,
-    last: Option<(SectionName, u64)>,
+    lengths: Vec<(SectionName, u64)>,
+    left: VecDeque<(SectionName, Payload<'a>)>,
     in_one_pass: bool,
+    begun: bool,
 }
 
 /// A whole UKI in a file, without a signature.
@@ -94,84 +104,90 @@ impl UnsignedUki {
     }
 }
 
-/// Writes everything but the last section. `out` is empty and at its start.
-///
-/// The sink sees sections always; bytes outside of sections only where all lengths are known in advance.
-///
-/// # Errors
-/// As [`Layout::new`]; content that cannot be read or has another length than announced; a full disk.
-pub fn assemble(
-    parts: Parts<'_>,
-    out: &mut (impl Write + Seek),
-    sink: &mut dyn SectionSink,
-) -> Result<Incomplete, UkiError> {
-    let Parts { stub, sbat, nx_compat, sections, last } = parts;
-    let mut lengths: Vec<(SectionName, u64)> = Vec::new();
-    let in_one_pass = sections.iter().all(|(_, payload)| payload.length().is_some());
-    for (name, payload) in &sections {
-        lengths.push((*name, payload.length().unwrap_or(0)));
-    }
-    lengths.extend(last);
-    let mut layout = Layout::new(stub, &sbat, &lengths, nx_compat)?;
-    let mut file = Shown { out, sink, whole: in_one_pass };
-
-    match layout.sbat {
-        Some((start, length)) => {
-            file.outside(layout.head.get(..start).unwrap_or_default())?;
-            file.section(SectionName::Sbat, layout.head.get(start..start + length).unwrap_or_default())?;
-            file.outside(layout.head.get(start + length..).unwrap_or_default())?;
-        }
-        None => file.outside(&layout.head)?,
-    }
-    let mut given = sections.into_iter();
-    let names: Vec<SectionName> = layout.sections.iter().map(|(name, _)| *name).collect();
-    for name in names {
-        if last.is_some_and(|(last, _)| last == name) {
-            break;
-        }
-        let length = match layout.sbat {
-            None if name == SectionName::Sbat => file.section(name, &sbat)?,
-            _ => match given.next() {
-                Some((name, payload)) => file.payload(name, payload)?,
-                None => break,
-            },
+impl<'a> Assembler<'a> {
+    /// Lays the file out. SBAT data for which the stub has no room becomes a section, before the first `.profile`, so that all
+    /// profiles have it, and before the first `.pcrsig`, which depends on it.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn new(parts: Parts<'a>) -> Result<Self, UkiError> {
+        let Parts { stub, sbat, nx_compat, mut sections } = parts;
+        let in_one_pass = sections.iter().all(|(_, payload)| payload.length().is_some());
+        let sbat = match Layout::has_room_for(stub, &sbat) {
+            true => Some(sbat),
+            false => {
+                let is_end = |name: &SectionName| matches!(name, SectionName::Profile | SectionName::Pcrsig);
+                let at = sections.iter().position(|(name, _)| is_end(name)).unwrap_or(sections.len());
+                sections.insert(at, (SectionName::Sbat, Payload::Bytes(sbat)));
+                None
+            }
         };
-        if let Some(entry) = lengths.iter_mut().find(|(other, _)| *other == name) {
-            entry.1 = length;
-        }
-        file.pad(length, stub.pe.file_alignment)?;
+        let lengths: Vec<_> = sections.iter().map(|(name, payload)| (*name, payload.length().unwrap_or(0))).collect();
+        let layout = Layout::new(stub, sbat.as_deref(), &lengths, nx_compat)?;
+        Ok(Self { stub, sbat, nx_compat, layout, lengths, left: sections.into(), in_one_pass, begun: false })
     }
-    if !in_one_pass {
-        layout = Layout::new(stub, &sbat, &lengths, nx_compat)?;
-        out.seek(SeekFrom::Start(0))?;
-        out.write_all(&layout.head)?;
-        out.seek(SeekFrom::End(0))?;
-    }
-    Ok(Incomplete { layout, last, in_one_pass })
-}
 
-impl Incomplete {
-    /// Writes the last section and gives the whole file.
+    /// Writes on, from the start of an empty file, to the next section that is [`Payload::Later`], or to the end. Gives whether
+    /// such a section waits for [`Assembler::put`].
+    ///
+    /// The sink sees sections always; bytes outside of sections only where all lengths are known in advance.
+    ///
+    /// # Errors
+    /// Content that cannot be read or has another length than announced; a full disk.
+    pub fn write(&mut self, out: &mut impl Write, sink: &mut dyn SectionSink) -> Result<bool, UkiError> {
+        let mut file = Shown { out, sink, whole: self.in_one_pass };
+        if !std::mem::replace(&mut self.begun, true) {
+            let head = &self.layout.head;
+            match self.layout.sbat {
+                Some((start, length)) => {
+                    file.outside(head.get(..start).unwrap_or_default())?;
+                    file.section(SectionName::Sbat, head.get(start..start + length).unwrap_or_default())?;
+                    file.outside(head.get(start + length..).unwrap_or_default())?;
+                }
+                None => file.outside(head)?,
+            }
+        }
+        while let Some((name, payload)) = self.left.pop_front() {
+            if matches!(payload, Payload::Later { .. }) {
+                self.left.push_front((name, payload));
+                return Ok(true);
+            }
+            let index = self.lengths.len().saturating_sub(self.left.len() + 1);
+            let length = file.payload(name, payload)?;
+            if let Some(entry) = self.lengths.get_mut(index) {
+                entry.1 = length;
+            }
+            file.pad(length, self.stub.pe.file_alignment)?;
+        }
+        Ok(false)
+    }
+
+    /// Writes the section that waits.
     ///
     /// # Errors
     /// `bytes` has another length than announced; a full disk.
-    pub fn complete(
-        self,
-        bytes: &[u8],
-        out: &mut (impl Write + Seek),
-        sink: &mut dyn SectionSink,
-    ) -> Result<UnsignedUki, UkiError> {
-        let Self { layout, last, in_one_pass } = self;
-        if let Some((section, announced)) = last {
-            if announced != bytes.len() as u64 {
-                return Err(UkiError::Length { section, found: bytes.len() as u64, announced });
-            }
-            let mut file = Shown { out, sink, whole: in_one_pass };
-            file.section(section, bytes)?;
-            let end = layout.file_size;
-            let header = layout.sections.iter().find(|(name, _)| *name == section).map(|(_, header)| header);
-            let padding = header.map_or(0, |header| end - u64::from(header.raw_offset) - announced);
-            file.outside(&vec![0; usize::try_from(padding).unwrap_or(0)])?;
+    pub fn put(&mut self, bytes: &[u8], out: &mut impl Write, sink: &mut dyn SectionSink) -> Result<(), UkiError> {
+        let Some((section, payload)) = self.left.pop_front() else { return Ok(()) };
+        let (found, announced) = (bytes.len() as u64, payload.length().unwrap_or(0));
+        if found != announced {
+            return Err(UkiError::Length { section, found, announced });
+        }
+        let mut file = Shown { out, sink, whole: self.in_one_pass };
+        file.section(section, bytes)?;
+        file.pad(found, self.stub.pe.file_alignment)
+    }
+
+    /// Makes the headers final, after the last section.
+    ///
+    /// # Errors
+    /// A file that became too large; a full disk.
+    pub fn finish(self, out: &mut (impl Write + Seek)) -> Result<UnsignedUki, UkiError> {
+        let Self { stub, sbat, nx_compat, mut layout, lengths, in_one_pass, .. } = self;
+        if !in_one_pass {
+            layout = Layout::new(stub, sbat.as_deref(), &lengths, nx_compat)?;
+            out.seek(SeekFrom::Start(0))?;
+            out.write_all(&layout.head)?;
+            out.seek(SeekFrom::End(0))?;
         }
         Ok(UnsignedUki { layout, in_one_pass })
     }
@@ -209,6 +225,7 @@ impl<W: Write> Shown<'_, W> {
     fn payload(&mut self, section: SectionName, payload: Payload<'_>) -> Result<u64, UkiError> {
         match payload {
             Payload::Bytes(bytes) => self.section(section, &bytes),
+            Payload::Later { length } => Err(UkiError::Length { section, found: 0, announced: length }),
             Payload::Reader { length, mut reader } => {
                 self.sink.begin(section);
                 // One byte more than announced is enough to see that the file grew.

@@ -48,34 +48,46 @@ pub fn inspect(file: &mut (impl Read + Seek), what: &str) -> Result<Vec<(Section
     Ok(out)
 }
 
-/// Shows every section to `sink`, for measurement.
+/// Shows every section to `sink`, for measurement. Gives the text of each `.profile`.
 ///
 /// # Errors
-/// As [`inspect`]; a file without a kernel; one whose measurement depends on a choice at boot (several profiles or device
-/// trees).
-pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionSink) -> Result<(), UkiError> {
+/// As [`inspect`]; a file without a kernel; a section that is there twice in one profile.
+pub fn replay(
+    file: &mut (impl Read + Seek),
+    what: &str,
+    sink: &mut dyn SectionSink,
+) -> Result<Vec<String>, UkiError> {
     let bad = |problem: String| UkiError::Pe { what: what.to_owned(), problem };
     let pe = PeHeaders::read(file, what)?;
     let sections: Vec<(SectionName, &SectionHeader)> = known(&pe).collect();
     if !sections.iter().any(|(name, _)| *name == SectionName::Linux) {
         return Err(bad("it has no .linux section: it is no UKI".to_owned()));
     }
-    for (index, (name, _)) in sections.iter().enumerate() {
-        if name.is_chosen_at_boot() {
-            return Err(bad(format!(
-                "it has a {name} section: what is measured depends on the choice at boot, which this version does not predict"
-            )));
-        }
-        if sections.iter().skip(index + 1).any(|(other, _)| other == name) {
-            return Err(bad(format!("it has two {name} sections")));
-        }
-    }
+    let (mut seen, mut profiles) = (Vec::new(), Vec::new());
     for (name, section) in sections {
+        let is_profile = name == SectionName::Profile;
+        if is_profile {
+            seen.clear();
+        }
+        if seen.contains(&name) && !name.may_repeat() {
+            return Err(bad(format!("it has two {name} sections in one profile")));
+        }
+        seen.push(name);
+        let mut text = Vec::new();
+        let keep = is_profile && u64::from(section.content_size()) <= MAX_TEXT;
         sink.begin(name);
-        stream(file, section, what, &mut |bytes| sink.data(bytes))?;
+        stream(file, section, what, &mut |bytes| {
+            sink.data(bytes);
+            if keep {
+                text.extend_from_slice(bytes);
+            }
+        })?;
         sink.end();
+        if is_profile {
+            profiles.push(String::from_utf8_lossy(&text).into_owned());
+        }
     }
-    Ok(())
+    Ok(profiles)
 }
 
 fn known(pe: &PeHeaders) -> impl Iterator<Item = (SectionName, &SectionHeader)> {

@@ -30,26 +30,35 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out `sections` (in file order, with their lengths in bytes) behind the stub.
+    /// Whether this SBAT data fits where the stub has its own; else it is a section like the others.
+    #[must_use]
+    pub fn has_room_for(stub: &Stub, sbat: &[u8]) -> bool {
+        let mut after = stub.sections.iter().map(|(header, _)| header).skip_while(|header| header.name() != ".sbat");
+        let Some(own) = after.next() else { return false };
+        let end = after.next().map_or(u32::MAX, |next| next.virtual_address);
+        sbat.len() as u64 <= u64::from(end.saturating_sub(own.virtual_address))
+    }
+
+    /// Lays out `sections` (in file order, with their lengths in bytes) behind the stub. `sbat` takes the place of the stub's
+    /// own, which goes where there is none: it must then be among `sections`.
     ///
     /// Offsets of a section do not depend on the lengths of later ones: a file can be begun before all lengths are known.
     ///
     /// # Errors
-    /// A section given twice, more headers than fit before the first section, an image of 2 GiB or more.
-    pub fn new(stub: &Stub, sbat: &[u8], sections: &[(SectionName, u64)], nx_compat: bool) -> Result<Self, UkiError> {
+    /// A section given twice in one profile, more headers than fit before the first section, an image of 2 GiB or more.
+    pub fn new(
+        stub: &Stub,
+        sbat: Option<&[u8]>,
+        sections: &[(SectionName, u64)],
+        nx_compat: bool,
+    ) -> Result<Self, UkiError> {
         let pe = &stub.pe;
         let too_large = |bytes: u64| UkiError::TooLarge { bytes };
-        let sbat_stays = stub.sections.iter().enumerate().find(|(_, (header, _))| header.name() == ".sbat").is_none_or(
-            |(index, (header, _))| {
-                let next = stub.sections.get(index + 1).map_or(u32::MAX, |(next, _)| next.virtual_address);
-                sbat.len() as u64 <= u64::from(next - header.virtual_address)
-            },
-        );
         let mut stub_sections: Vec<(SectionHeader, Vec<u8>)> = Vec::new();
         for (header, content) in &stub.sections {
-            match (header.name() == ".sbat", sbat_stays) {
+            match (header.name() == ".sbat", sbat) {
                 (false, _) => stub_sections.push((header.clone(), content.clone())),
-                (true, true) => {
+                (true, Some(sbat)) => {
                     let mut header = header.clone();
                     header.virtual_size = u32::try_from(sbat.len()).map_err(|_| too_large(sbat.len() as u64))?;
                     let mut content = sbat.to_vec();
@@ -57,19 +66,11 @@ impl Layout {
                         .resize(align(content.len() as u64, pe.file_alignment).try_into().unwrap_or(content.len()), 0);
                     stub_sections.push((header, content));
                 }
-                (true, false) => {}
+                (true, None) => {}
             }
         }
-        let mut ours = sections.to_vec();
-        if !sbat_stays {
-            // Before the last section, so that .pcrsig, whose content depends on all others, stays last.
-            ours.insert(ours.len().saturating_sub(1), (SectionName::Sbat, sbat.len() as u64));
-        }
-        for (index, (name, _)) in ours.iter().enumerate() {
-            if ours.iter().skip(index + 1).any(|(other, _)| other == name) {
-                return Err(UkiError::Duplicate(*name));
-            }
-        }
+        let ours = sections.to_vec();
+        refuse_duplicates(stub, &ours)?;
 
         let count = stub_sections.len() + ours.len();
         let headers_size = headers_size(pe, &stub_sections, count)?;
@@ -122,6 +123,22 @@ impl Layout {
         });
         Ok(Self { head, sbat, sections: placed, file_size: offset })
     }
+}
+
+/// One of each in what is common, and in each profile; what the stub chooses from may repeat. The stub's own sections stay.
+fn refuse_duplicates(stub: &Stub, sections: &[(SectionName, u64)]) -> Result<(), UkiError> {
+    let mut seen = Vec::new();
+    for (name, _) in sections {
+        if *name == SectionName::Profile {
+            seen.clear();
+        }
+        let of_the_stub = matches!(name, SectionName::Other(_)) && stub.pe.section(name.as_str()).is_some();
+        if of_the_stub || (seen.contains(name) && !name.may_repeat()) {
+            return Err(UkiError::Duplicate(*name));
+        }
+        seen.push(*name);
+    }
+    Ok(())
 }
 
 /// Rounds up to a power of two, saturating.

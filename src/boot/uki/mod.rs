@@ -4,11 +4,13 @@
 //! signatures ([`super::sign`]), and the pass that puts them side by side ([`super::build`]).
 
 pub mod assemble;
+pub mod hwids;
 pub mod inspect;
 pub mod kernel;
 pub mod layout;
 pub mod pe;
 pub mod sbat;
+pub mod splash;
 pub mod stub;
 
 use crate::boot::section::SectionName;
@@ -31,8 +33,19 @@ pub enum UkiError {
     /// The kernel would not be started by the stub.
     #[error("the kernel {0}")]
     Kernel(String),
+    /// A picture that the stub would not show.
+    #[error("the splash {0}")]
+    Splash(String),
+    /// A file that describes a computer for `.hwids`.
+    #[error("{path} cannot be used for .hwids: {problem}")]
+    Hwids {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A section is given twice.
-    #[error("section {0} is given twice: one of each may be there")]
+    #[error("section {0} is given twice: one of each may be there, and in each profile")]
     Duplicate(SectionName),
     /// The file would be larger than firmware or the format allow.
     #[error(

@@ -8,6 +8,10 @@ pub const HEADER: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/s
 /// The entry that makes UKIs revocable as such, as ukify adds it where the user gives no SBAT of their own.
 pub const UKI: &str = "uki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/";
 
+/// The same for addons.
+pub const ADDON: &str =
+    "uki-addon,1,UKI Addon,addon,1,https://www.freedesktop.org/software/systemd/man/latest/systemd-stub.html";
+
 /// Merges SBAT texts in the order given: empty lines and header lines go, repeated lines stay once.
 #[must_use]
 pub fn merge<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {

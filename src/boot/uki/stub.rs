@@ -18,6 +18,16 @@ pub struct Stub {
     /// The sections with their bytes in the file, in table order.
     pub(super) sections: Vec<(SectionHeader, Vec<u8>)>,
     version: Option<u32>,
+    kind: StubKind,
+}
+
+/// What a stub is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StubKind {
+    /// A whole UKI (`linuxx64.efi.stub`).
+    Uki,
+    /// An addon, which a UKI loads (`addonx64.efi.stub`).
+    Addon,
 }
 
 impl fmt::Debug for Stub {
@@ -56,22 +66,33 @@ impl Stub {
         if !ascending {
             return refuse("has sections that overlap or are out of order");
         }
-        let stub = Self { version: None, pe, sections };
+        let stub = Self { version: None, kind: StubKind::Uki, pe, sections };
         let Some(magic) = stub.content(".sdmagic") else {
             return refuse(
                 "has no .sdmagic section: it is not systemd's stub (linuxx64.efi.stub of package systemd-boot-efi)",
             );
         };
-        if stub.content(".sbat").is_none() {
+        let says = |name: &[u8]| magic.windows(name.len()).any(|window| window == name);
+        let kind = match (says(b"systemd-stub"), says(b"systemd-addon")) {
+            (true, _) => StubKind::Uki,
+            (_, true) => StubKind::Addon,
+            _ => {
+                return refuse(
+                    "is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, or addonx64.efi.stub for an addon",
+                );
+            }
+        };
+        if kind == StubKind::Uki && stub.content(".sbat").is_none() {
             return refuse("has no .sbat section: firmware with a shim would refuse it");
         }
-        if !magic.windows(12).any(|window| window == b"systemd-stub") {
-            return refuse(
-                "is another program of systemd's (its .sdmagic says so): give linuxx64.efi.stub, not the boot loader or an addon",
-            );
-        }
         let version = version_of(magic);
-        Ok(Self { version, ..stub })
+        Ok(Self { version, kind, ..stub })
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> StubKind {
+        self.kind
     }
 
     /// The machine it runs on: `IMAGE_FILE_HEADER.Machine`.
