@@ -159,9 +159,7 @@ fn subject(wanted: &CertificateRequest) -> Result<Name, SignError> {
     for (oid, what, text) in given.into_iter().chain([(rfc4519::COMMON_NAME, "name", wanted.common_name.as_str())]) {
         // RFC 5280, ub-common-name and ub-organization-name.
         if !(1..=64).contains(&text.chars().count()) || text.chars().any(char::is_control) {
-            return Err(request(format!(
-                "the {what} {text:?} must have 1 to 64 characters and no control characters"
-            )));
+            return Err(request(format!("the {what} {text:?} must have 1 to 64 characters and no control characters")));
         }
         names.push((oid, Utf8StringRef::new(text).and_then(|text| Any::encode_from(&text))));
     }

@@ -75,9 +75,7 @@ impl FromStr for PassphraseSource {
             Some(("fd", number)) => {
                 number.parse().map(Self::Descriptor).map_err(|_| "fd: wants the number of an open file".to_owned())
             }
-            Some(("env", name)) if !name.is_empty() && !name.contains('=') => {
-                Ok(Self::Environment(name.to_owned()))
-            }
+            Some(("env", name)) if !name.is_empty() && !name.contains('=') => Ok(Self::Environment(name.to_owned())),
             // The text is not repeated: it may be a passphrase that was put there by mistake.
             _ => Err("give file:PATH, fd:NUMBER or env:NAME, not the passphrase itself".to_owned()),
         }
@@ -141,7 +139,8 @@ fn read_line(mut file: impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 /// [`SignError::Encrypted`] without a passphrase, [`SignError::Passphrase`] with a wrong one, [`SignError::Encryption`].
 pub(super) fn open(der: &[u8], name: &str, passphrase: Option<&Passphrase>) -> Result<Zeroizing<Vec<u8>>, SignError> {
     let unknown = |way: String| SignError::Encryption { name: name.to_owned(), way };
-    let info = EncryptedPrivateKeyInfo::from_der(der).map_err(|_| unknown("a scheme other than PBES2 with AES".into()))?;
+    let info =
+        EncryptedPrivateKeyInfo::from_der(der).map_err(|_| unknown("a scheme other than PBES2 with AES".into()))?;
     check(&info.encryption_algorithm).map_err(unknown)?;
     let Some(Passphrase(passphrase)) = passphrase else {
         return Err(SignError::Encrypted { name: name.to_owned() });

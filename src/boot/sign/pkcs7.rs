@@ -39,7 +39,9 @@ pub fn spc_pkcs7(digest: &[u8; 32], identity: &Identity, signing_time: Option<u6
         let content = Any::encode_from(signed)?;
         cms::content_info::ContentInfo { content_type: rfc5911::ID_SIGNED_DATA, content }.to_der()
     };
-    signed_data(content, Some(attributes), signature, identity).and_then(|signed| content_info(&signed)).map_err(encoding)
+    signed_data(content, Some(attributes), signature, identity)
+        .and_then(|signed| content_info(&signed))
+        .map_err(encoding)
 }
 
 /// Signs the digest of data that lie elsewhere, without signed attributes: what the signed update of a variable holds

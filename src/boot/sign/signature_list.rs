@@ -65,6 +65,16 @@ impl Signature {
 pub struct SignatureList;
 
 impl SignatureList {
+    /// Whether the bytes begin as signature lists of certificates or digests do, with or without what efivarfs puts
+    /// before them.
+    #[must_use]
+    pub fn is_one(bytes: &[u8]) -> bool {
+        [0, 4].into_iter().any(|start| {
+            let kind = bytes.get(start..).and_then(<[u8]>::first_chunk);
+            kind.is_some_and(|kind| [X509, SHA256].contains(&Guid::from_bytes(*kind)))
+        })
+    }
+
     /// Reads all entries of all lists, in their order. Three forms are known by their first bytes: plain lists (`.esl`),
     /// a signed update (`.auth`), whose signature is skipped and not checked, and a file of efivarfs, which begins with
     /// the variable's attributes. No bytes are no entries. `name` is for messages.
@@ -142,8 +152,7 @@ fn parse_list(bytes: &[u8], entries: &mut Vec<SignatureEntry>) -> Result<usize, 
             SHA256 => Signature::Sha256(data.try_into().unwrap_or_default()),
             kind => Signature::Other { kind, data: data.to_vec() },
         };
-        entries
-            .push(SignatureEntry { owner: Guid::from_bytes(owner.try_into().unwrap_or_default()), signature });
+        entries.push(SignatureEntry { owner: Guid::from_bytes(owner.try_into().unwrap_or_default()), signature });
     }
     Ok(length)
 }

@@ -125,15 +125,9 @@ impl SignedUpdate {
             });
         };
         let der = bytes.get(TIME + CERTIFICATE_HEADER..length).unwrap_or_default();
-        let signature =
-            DetachedSignature::parse(der).map_err(|reason| damaged(format!("its signature {reason}")))?;
+        let signature = DetachedSignature::parse(der).map_err(|reason| damaged(format!("its signature {reason}")))?;
         let contents = bytes.get(length..).unwrap_or_default().to_vec();
-        Ok(Self {
-            name: name.to_owned(),
-            time: *bytes.first_chunk().unwrap_or(&[0; TIME]),
-            signature,
-            contents,
-        })
+        Ok(Self { name: name.to_owned(), time: *bytes.first_chunk().unwrap_or(&[0; TIME]), signature, contents })
     }
 
     /// The signature lists.
@@ -212,8 +206,7 @@ fn efi_time(seconds: u64) -> Result<[u8; TIME], SignError> {
         SignError::Request { what: "the update", reason: format!("second {seconds} is not before the year 10000") }
     })?;
     let [low, high] = date.year().to_le_bytes();
-    let (month, day, hour, minute, second) =
-        (date.month(), date.day(), date.hour(), date.minutes(), date.seconds());
+    let (month, day, hour, minute, second) = (date.month(), date.day(), date.hour(), date.minutes(), date.seconds());
     Ok([low, high, month, day, hour, minute, second, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
