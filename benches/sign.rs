@@ -41,7 +41,14 @@ fn image() -> Vec<u8> {
 }
 
 fn identity(size: KeySize) -> Identity {
-    let request = CertificateRequest { common_name: "bench".to_owned(), size, not_before: 0, days: 1 };
+    let request = CertificateRequest {
+        common_name: "bench".to_owned(),
+        size,
+        not_before: 0,
+        days: 1,
+        organization: None,
+        country: None,
+    };
     let pair = generate(&request, &mut rand_core::OsRng).unwrap();
     let signer = RsaSigner::parse(pair.key_pem.as_bytes(), "key").unwrap();
     Identity::new(Box::new(signer), CertificateChain::parse(&pair.certificate_der, "der").unwrap()).unwrap()

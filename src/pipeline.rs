@@ -17,6 +17,7 @@ pub use error::PipelineError;
 pub use plan::{Plan, plan};
 pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest, SlimRequest};
 pub use slim::{SlimOutcome, slim};
+use zeroize::Zeroizing;
 
 use crate::boot::build::{self, BuildError, UkiRequest};
 use crate::boot::measure::Pcr11;
@@ -41,7 +42,7 @@ use crate::size::{self, Report};
 const MAX_KERNEL: u64 = 256 << 20;
 /// An `os-release` larger than this is none.
 const MAX_OS_RELEASE: u64 = 64 << 10;
-/// A key or certificate file larger than this is none.
+/// A file of the root larger than this is no key.
 const MAX_KEY: u64 = 1 << 20;
 /// First systemd whose stub hands a `.ucode` section to the kernel; older ones would neither load nor measure it.
 const STUB_WITH_UCODE: u32 = 256;
@@ -93,8 +94,10 @@ pub struct Outcome {
 /// A file that cannot be read or used; a key and a certificate that do not belong together.
 pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
     let mut warnings = Vec::new();
+    let mut encrypted = false;
     let mut load = |path: &Path| -> Result<RsaSigner, PipelineError> {
-        let file = keys::load_key(path)?;
+        let file = keys::load_key_with(path, files.passphrase.as_ref())?;
+        encrypted |= file.encrypted;
         if file.world_readable {
             warnings.push(format!(
                 "every user of this machine can read the private key {0}: chmod 600 {0}",
@@ -108,6 +111,10 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
         None => None,
     };
     let pcr = files.pcr.as_deref().map(&mut load).transpose()?;
+    if files.passphrase.is_some() && !encrypted {
+        warnings
+            .push("a passphrase was given, and no key is encrypted: anyone who has the file has the key".to_owned());
+    }
     Ok(Keys { secure_boot, pcr, warnings })
 }
 
@@ -370,18 +377,18 @@ fn rootfs(tree: &FileTree) -> size::Rootfs {
 }
 
 /// Refuses a tree that holds one of the private keys, be it the very file or a copy.
-fn refuse_keys(root: &Sysroot, tree: &FileTree, keys: &KeyFiles) -> Result<(), PipelineError> {
-    for key in keys.secure_boot.iter().map(|(key, _)| key).chain(&keys.pcr) {
+fn refuse_keys(root: &Sysroot, tree: &FileTree, files: &KeyFiles) -> Result<(), PipelineError> {
+    for key in files.secure_boot.iter().map(|(key, _)| key).chain(&files.pcr) {
         // A key that came through a pipe is in no file.
         if !std::fs::metadata(key).is_ok_and(|metadata| metadata.is_file()) {
             continue;
         }
-        let bytes = read_input("the key", key, MAX_KEY)?;
+        let (bytes, _) = keys::read(key, "a private key")?;
         for (path, entry) in tree.iter() {
             let Kind::File(Content::Root { path: source, seen }) = &entry.kind else { continue };
             if seen.length == bytes.len() as u64
                 && root.kind(source)? == Some(EntryType::File)
-                && root.read(source, MAX_KEY)? == bytes
+                && *Zeroizing::new(root.read(source, MAX_KEY)?) == *bytes
             {
                 return Err(PipelineError::KeyInRoot { key: key.clone(), path: path.clone() });
             }

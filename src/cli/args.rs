@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kairos_init::boot::sign::Guid;
+use kairos_init::boot::sign::passphrase::PassphraseSource;
 
 /// Turns a distribution's root file system into a slim, measured, signed Kairos image.
 #[derive(Debug, Parser)]
@@ -323,6 +325,18 @@ pub(crate) struct KeyArgs {
     /// Private key for the PCR policies: RSA, PEM or DER
     #[arg(long, value_name = "FILE")]
     pub(crate) pcr_key: Option<PathBuf>,
+    /// Passphrase of encrypted keys.
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArgs,
+}
+
+/// Where the passphrase is.
+#[derive(Debug, Args)]
+pub(crate) struct PassphraseArgs {
+    /// Where the passphrase of encrypted private keys is: the first line of a file or of an open file descriptor, or an
+    /// environment variable
+    #[arg(long, value_name = "file:PATH|fd:N|env:NAME")]
+    pub(crate) key_passphrase: Option<PassphraseSource>,
 }
 
 /// `uki ...`.
@@ -400,12 +414,15 @@ pub(crate) struct UkiMeasureArgs {
 /// `keys ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make Secure Boot keys (PK, KEK, db) and a PCR key; never overwrites
+    /// Make Secure Boot keys (PK, KEK, db), the files that enrol them, and a PCR key; never overwrites
     Generate(KeysGenerateArgs),
-    /// Show what a key or certificate file holds
+    /// Show what a file of keys, certificates or Secure Boot variables holds
     Show {
-        /// A private key or a certificate, PEM or DER
+        /// A private key or certificates (PEM, DER), signature lists (.esl), a signed update (.auth), a file of efivarfs
         file: PathBuf,
+        /// Passphrase of an encrypted private key.
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
     },
 }
 
@@ -418,10 +435,38 @@ pub(crate) struct KeysGenerateArgs {
     /// Common name of the certificates: NAME PK, NAME KEK, NAME db
     #[arg(long, value_name = "NAME", default_value = "Kairos")]
     pub(crate) name: String,
+    /// Organization in the certificates
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) organization: Option<String>,
+    /// Country in the certificates: two capital letters
+    #[arg(long, value_name = "CC")]
+    pub(crate) country: Option<String>,
     /// Days until the certificates expire
-    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    #[arg(long, short, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub(crate) expiration_in_days: u32,
     /// Size of the Secure Boot keys in bits
     #[arg(long, value_name = "BITS", default_value = "2048", value_parser = ["2048", "3072", "4096"])]
     pub(crate) bits: String,
+    /// Trust this in db as well: a certificate (PEM, DER), or what a machine exports (.esl, .auth, efivarfs); repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) custom_db_cert: Vec<PathBuf>,
+    /// Trust this in KEK as well; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) custom_kek_cert: Vec<PathBuf>,
+    /// A folder with a machine's variables in files named db and KEK: the same as naming each
+    #[arg(long, value_name = "DIR")]
+    pub(crate) custom_cert_dir: Option<PathBuf>,
+    /// GUID of the owner of the certificates [default: derived from each certificate]
+    #[arg(long, value_name = "GUID")]
+    pub(crate) owner: Option<Guid>,
+    /// Leave Microsoft's certificates out of db and KEK: cards with an option ROM (graphics, network, storage) then do not
+    /// start, and a machine that cannot do without may show no picture any more, not even its setup
+    #[arg(
+        long = "without-microsoft-certificates-which-can-brick-machines",
+        alias = "skip-microsoft-certs-I-KNOW-WHAT-IM-DOING"
+    )]
+    pub(crate) without_microsoft: bool,
+    /// Time of signing in the .auth files (seconds since 1970) [default: now]; machines refuse an earlier one than they have
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) source_date_epoch: Option<u64>,
 }

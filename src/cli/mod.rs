@@ -13,7 +13,8 @@ mod why;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use args::{Cli, Command, FirmwareVersionsArg, GlobalArgs, KeyArgs, SelectArgs, UnknownFirmwareArg};
+use args::{Cli, Command, FirmwareVersionsArg, GlobalArgs, KeyArgs, PassphraseArgs, SelectArgs, UnknownFirmwareArg};
+use kairos_init::boot::sign::Passphrase;
 use kairos_init::cancel::Cancel;
 use kairos_init::drivers::select::{FirmwareVersions, UnknownFirmware};
 use kairos_init::drivers::target::is_file;
@@ -110,7 +111,14 @@ fn key_files(args: &KeyArgs) -> Result<KeyFiles> {
         (Some(_), None) => bail!("--sb-key needs --sb-cert, the certificate of that key"),
         (None, Some(_)) => bail!("--sb-cert needs --sb-key, the private key of that certificate"),
     };
-    Ok(KeyFiles { secure_boot, pcr: args.pcr_key.clone() })
+    Ok(KeyFiles { secure_boot, pcr: args.pcr_key.clone(), passphrase: passphrase(&args.passphrase)? })
+}
+
+/// `--key-passphrase`.
+fn passphrase(args: &PassphraseArgs) -> Result<Option<Passphrase>> {
+    let environment = |name: &str| std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec);
+    let read = args.key_passphrase.as_ref().map(|source| source.read(environment));
+    read.transpose().context("--key-passphrase")
 }
 
 /// `TEXT`, or the content of a file where it begins with `@`, as ukify reads it.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::boot::sign::Passphrase;
 use crate::drivers::select::{FirmwareVersions, UnknownFirmware};
 use crate::drivers::target;
 use crate::names::KernelRelease;
@@ -106,6 +107,8 @@ pub struct KeyFiles {
     pub secure_boot: Option<(PathBuf, PathBuf)>,
     /// PCR policy key.
     pub pcr: Option<PathBuf>,
+    /// Of the keys that are encrypted.
+    pub passphrase: Option<Passphrase>,
 }
 
 /// A whole run.

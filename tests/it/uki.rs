@@ -24,7 +24,14 @@ struct Keys {
 }
 
 fn keys() -> Keys {
-    let request = CertificateRequest { common_name: "test".into(), size: KeySize::Rsa2048, not_before: 0, days: 36500 };
+    let request = CertificateRequest {
+        common_name: "test".into(),
+        size: KeySize::Rsa2048,
+        not_before: 0,
+        days: 36500,
+        organization: None,
+        country: None,
+    };
     let pair = generate(&request, &mut OsRng).unwrap();
     let signer = RsaSigner::parse(pair.key_pem.as_bytes(), "db.key").unwrap();
     let chain = CertificateChain::parse(pair.certificate_pem.as_bytes(), "db.pem").unwrap();

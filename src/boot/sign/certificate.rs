@@ -41,13 +41,7 @@ impl CertificateChain {
     /// [`SignError::Unexpected`], [`SignError::Algorithm`], [`SignError::KeySize`], [`SignError::Damaged`].
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, SignError> {
         let ders = cut(bytes, name)?;
-        let mut certificates = Vec::with_capacity(ders.len());
-        for (index, der) in ders.iter().enumerate() {
-            certificates.push(Certificate::from_der(der).map_err(|error| SignError::Damaged {
-                name: name.to_owned(),
-                reason: format!("certificate {} is not X.509: {error}", index + 1),
-            })?);
-        }
+        let certificates = parse_all(&ders, name)?;
         let Some(signer) = certificates.into_iter().next() else {
             return Err(not_a_certificate(name, "nothing (it is empty)".to_owned()));
         };
@@ -85,6 +79,26 @@ impl CertificateChain {
     pub fn ders(&self) -> impl Iterator<Item = &[u8]> {
         self.ders.iter().map(Vec::as_slice)
     }
+}
+
+/// Reads certificates with keys of any kind: DER holds one, PEM any number. `name` is for messages.
+///
+/// # Errors
+/// [`SignError::Unexpected`], [`SignError::Damaged`].
+pub(super) fn parse_certificates(bytes: &[u8], name: &str) -> Result<Vec<Vec<u8>>, SignError> {
+    let ders = cut(bytes, name)?;
+    parse_all(&ders, name)?;
+    Ok(ders)
+}
+
+fn parse_all(ders: &[Vec<u8>], name: &str) -> Result<Vec<Certificate>, SignError> {
+    let parse = |(index, der): (usize, &Vec<u8>)| {
+        Certificate::from_der(der).map_err(|error| SignError::Damaged {
+            name: name.to_owned(),
+            reason: format!("certificate {} is not X.509: {error}", index + 1),
+        })
+    };
+    ders.iter().enumerate().map(parse).collect()
 }
 
 /// Cuts the input into certificates.

@@ -39,11 +39,36 @@ pub enum SignError {
         /// What to do.
         advice: &'static str,
     },
-    /// The private key is protected by a passphrase.
-    #[error("{name} is encrypted: decrypt it first with `openssl pkey -in {name} -out plain.key` and give plain.key")]
+    /// The private key is protected by a passphrase, and none was given.
+    #[error("{name} is encrypted: give its passphrase with --key-passphrase file:PATH, fd:NUMBER or env:NAME")]
     Encrypted {
         /// The input.
         name: String,
+    },
+    /// The private key is encrypted in a way that is not read here.
+    #[error(
+        "{name} is encrypted in a way that is not read here ({way}): encrypt it anew with `openssl pkcs8 -topk8 -v2 \
+         aes-256-cbc -in {name} -out new.key` and give new.key"
+    )]
+    Encryption {
+        /// The input.
+        name: String,
+        /// How it is encrypted.
+        way: String,
+    },
+    /// The passphrase does not open the key.
+    #[error("the passphrase does not open {name}: it is not the one of this key, or the file is damaged")]
+    Passphrase {
+        /// The input.
+        name: String,
+    },
+    /// The passphrase cannot be had.
+    #[error("cannot read the passphrase from {from}: {reason}")]
+    NoPassphrase {
+        /// Where it was looked for, as it was named.
+        from: String,
+        /// Why.
+        reason: String,
     },
     /// The key is not RSA.
     #[error("{name} has a key of type {algorithm}: only RSA keys of 2048 to 4096 bits are supported")]
@@ -84,9 +109,11 @@ pub enum SignError {
         /// The same of the certificate's key.
         certificate_sha256: String,
     },
-    /// A new key or certificate was asked for that cannot be made.
-    #[error("cannot make the key: {reason}")]
+    /// A new key, certificate or update was asked for that cannot be made.
+    #[error("cannot make {what}: {reason}")]
     Request {
+        /// What was asked for.
+        what: &'static str,
         /// What was wrong with the request.
         reason: String,
     },

@@ -4,7 +4,7 @@
 
 use const_oid::AssociatedOid;
 use const_oid::db::{rfc4519, rfc5912};
-use der::asn1::{Any, BitString, OctetString, SetOfVec, Utf8StringRef};
+use der::asn1::{Any, BitString, OctetString, PrintableStringRef, SetOfVec, Utf8StringRef};
 use der::pem::LineEnding;
 use der::{Decode, Encode};
 use rand_core::CryptoRngCore;
@@ -65,6 +65,10 @@ impl KeySize {
 pub struct CertificateRequest {
     /// The common name, 1 to 64 characters.
     pub common_name: String,
+    /// The organization, 1 to 64 characters.
+    pub organization: Option<String>,
+    /// The country: two letters (ISO 3166).
+    pub country: Option<String>,
     /// Length of the key.
     pub size: KeySize,
     /// From when on it is valid: seconds since 1970, UTC. The caller reads the clock.
@@ -108,7 +112,7 @@ impl std::fmt::Debug for PcrKey {
 /// # Errors
 /// [`SignError::Request`] if the request cannot be met, [`SignError::Encoding`].
 pub fn generate(request: &CertificateRequest, rng: &mut impl CryptoRngCore) -> Result<KeyPair, SignError> {
-    let (subject, validity) = (subject(&request.common_name)?, validity(request)?);
+    let (subject, validity) = (subject(request)?, validity(request)?);
     let (signer, key_pem) = new_key(request.size, rng)?;
     let certificate_der = certificate(subject, validity, &serial(rng), &signer)?;
     let certificate_pem = der::pem::encode_string("CERTIFICATE", LineEnding::LF, &certificate_der)
@@ -140,18 +144,29 @@ fn serial(rng: &mut impl CryptoRngCore) -> [u8; 16] {
     bytes
 }
 
-fn subject(common_name: &str) -> Result<Name, SignError> {
-    // RFC 5280, ub-common-name.
-    if !(1..=64).contains(&common_name.chars().count()) || common_name.chars().any(char::is_control) {
-        return Err(request(format!(
-            "the name {common_name:?} must have 1 to 64 characters and no control characters"
-        )));
+/// Country, organization, common name: from the wide to the narrow, as everyone writes them.
+fn subject(wanted: &CertificateRequest) -> Result<Name, SignError> {
+    let mut names = Vec::new();
+    if let Some(country) = &wanted.country {
+        if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(request(format!("the country {country:?} must be two capital letters, such as DE")));
+        }
+        // RFC 5280, appendix A: a country is a PrintableString.
+        let value = PrintableStringRef::new(country).and_then(|text| Any::encode_from(&text));
+        names.push((rfc4519::COUNTRY_NAME, value));
     }
-    let name = Utf8StringRef::new(common_name)
-        .and_then(|text| Any::encode_from(&text))
-        .and_then(|value| SetOfVec::try_from([AttributeTypeAndValue { oid: rfc4519::COMMON_NAME, value }]))
-        .map_err(encoding)?;
-    Ok(RdnSequence(vec![RelativeDistinguishedName(name)]))
+    let given = wanted.organization.as_deref().map(|text| (rfc4519::ORGANIZATION_NAME, "organization", text));
+    for (oid, what, text) in given.into_iter().chain([(rfc4519::COMMON_NAME, "name", wanted.common_name.as_str())]) {
+        // RFC 5280, ub-common-name and ub-organization-name.
+        if !(1..=64).contains(&text.chars().count()) || text.chars().any(char::is_control) {
+            return Err(request(format!("the {what} {text:?} must have 1 to 64 characters and no control characters")));
+        }
+        names.push((oid, Utf8StringRef::new(text).and_then(|text| Any::encode_from(&text))));
+    }
+    let relative = |(oid, value): (_, der::Result<Any>)| {
+        SetOfVec::try_from([AttributeTypeAndValue { oid, value: value? }]).map(RelativeDistinguishedName)
+    };
+    names.into_iter().map(relative).collect::<Result<_, _>>().map(RdnSequence).map_err(encoding)
 }
 
 fn validity(wanted: &CertificateRequest) -> Result<Validity, SignError> {
@@ -204,7 +219,7 @@ fn extension<T: AssociatedOid + Encode>(critical: bool, value: &T) -> der::Resul
 }
 
 fn request(reason: String) -> SignError {
-    SignError::Request { reason }
+    SignError::Request { what: "the key", reason }
 }
 
 fn encoding(source: der::Error) -> SignError {

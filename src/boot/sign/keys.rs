@@ -1,6 +1,6 @@
-//! RSA keys: what signs, and reading private keys in PKCS#1 and PKCS#8, PEM and DER.
+//! RSA keys: what signs, and reading private keys in PKCS#1 and PKCS#8, PEM and DER, encrypted or not.
 //!
-//! Everything else (encrypted keys, elliptic curves, OpenSSH's format) is recognised only to say clearly what it is.
+//! Everything else (elliptic curves, OpenSSH's format) is recognised only to say clearly what it is.
 
 use std::fmt;
 use std::fs::File;
@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use zeroize::Zeroizing;
 
-use super::pem;
-use super::{Hash, SignError};
+use super::{Hash, Passphrase, SignError};
+use super::{passphrase, pem};
 
 /// Largest key or certificate file that is read, bytes. A chain of RSA 4096 certificates takes about 2 KiB each.
 const FILE_LIMIT: u64 = 256 * 1024;
@@ -135,15 +135,24 @@ impl RsaSigner {
         Ok(Self { name: name.to_owned(), key, public })
     }
 
-    /// Reads a private key: PKCS#1 or PKCS#8, PEM or DER. Of a PEM file the first private key counts. `name` is for
-    /// messages.
+    /// Reads a private key that is not encrypted: PKCS#1 or PKCS#8, PEM or DER. Of a PEM file the first private key
+    /// counts. `name` is for messages.
     ///
     /// # Errors
     /// [`SignError::Unexpected`], [`SignError::Encrypted`], [`SignError::Algorithm`], [`SignError::KeySize`],
     /// [`SignError::Damaged`]: each says what was found.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, SignError> {
+        Self::parse_with(bytes, name, None).map(|(signer, _)| signer)
+    }
+
+    /// [`RsaSigner::parse`], also of an encrypted key (PKCS#8 with PBES2), and whether it was encrypted. The passphrase
+    /// of a key that is not encrypted is not used.
+    ///
+    /// # Errors
+    /// What [`RsaSigner::parse`] gives; [`SignError::Passphrase`], [`SignError::Encryption`].
+    pub fn parse_with(bytes: &[u8], name: &str, passphrase: Option<&Passphrase>) -> Result<(Self, bool), SignError> {
         if !pem::is_pem(bytes) {
-            return Self::parse_der(bytes, name);
+            return Self::parse_der(bytes, name, passphrase);
         }
         let blocks = pem::blocks(bytes);
         let Some(block) = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")) else {
@@ -151,39 +160,50 @@ impl RsaSigner {
             return Err(not_a_key(name, found));
         };
         match block.label.as_str() {
-            _ if block.encrypted => Err(SignError::Encrypted { name: name.to_owned() }),
-            "ENCRYPTED PRIVATE KEY" => Err(SignError::Encrypted { name: name.to_owned() }),
+            _ if block.encrypted => Err(SignError::Encryption {
+                name: name.to_owned(),
+                way: "OpenSSL's old form, Proc-Type: 4,ENCRYPTED".to_owned(),
+            }),
             "EC PRIVATE KEY" => Err(algorithm(name, "EC (elliptic curve)")),
             "DSA PRIVATE KEY" => Err(algorithm(name, "DSA")),
-            "RSA PRIVATE KEY" | "PRIVATE KEY" => match &block.contents {
-                Ok(contents) => Self::parse_der(contents, name),
+            "RSA PRIVATE KEY" | "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => match &block.contents {
+                Ok(contents) => Self::parse_der(contents, name, passphrase),
                 Err(reason) => Err(SignError::Damaged { name: name.to_owned(), reason: reason.clone() }),
             },
             label => Err(not_a_key(name, describe(label))),
         }
     }
 
-    fn parse_der(der: &[u8], name: &str) -> Result<Self, SignError> {
+    fn parse_der(der: &[u8], name: &str, passphrase: Option<&Passphrase>) -> Result<(Self, bool), SignError> {
         if der.is_empty() {
             return Err(not_a_key(name, "nothing (it is empty)".to_owned()));
         }
         if let Ok(info) = PrivateKeyInfo::from_der(der) {
-            check_rsa(info.algorithm.oid, name)?;
-            return Self::parse_pkcs1(info.private_key, name);
+            return Ok((Self::parse_pkcs8(&info, name)?, false));
         }
         if rsa::pkcs1::RsaPrivateKey::from_der(der).is_ok() {
-            return Self::parse_pkcs1(der, name);
+            return Ok((Self::parse_pkcs1(der, name)?, false));
         }
         if Certificate::from_der(der).is_ok() {
             return Err(not_a_key(name, describe("CERTIFICATE")));
         }
         match first_two_tags(der) {
             // EncryptedPrivateKeyInfo (RFC 5958): an algorithm, then an octet string.
-            Some((der::Tag::Sequence, der::Tag::OctetString)) => Err(SignError::Encrypted { name: name.to_owned() }),
+            Some((der::Tag::Sequence, der::Tag::OctetString)) => {
+                let opened = passphrase::open(der, name, passphrase)?;
+                let info = PrivateKeyInfo::from_der(&opened)
+                    .map_err(|error| SignError::Damaged { name: name.to_owned(), reason: error.to_string() })?;
+                Ok((Self::parse_pkcs8(&info, name)?, true))
+            }
             // ECPrivateKey (RFC 5915): a version, then an octet string.
             Some((der::Tag::Integer, der::Tag::OctetString)) => Err(algorithm(name, "EC (elliptic curve)")),
             _ => Err(not_a_key(name, "neither PEM nor DER that is known here".to_owned())),
         }
+    }
+
+    fn parse_pkcs8(info: &PrivateKeyInfo<'_>, name: &str) -> Result<Self, SignError> {
+        check_rsa(info.algorithm.oid, name)?;
+        Self::parse_pkcs1(info.private_key, name)
     }
 
     fn parse_pkcs1(der: &[u8], name: &str) -> Result<Self, SignError> {
@@ -230,20 +250,34 @@ pub struct KeyFile {
     pub signer: RsaSigner,
     /// Whether every user of this machine may read the file: worth a warning.
     pub world_readable: bool,
+    /// Whether it takes a passphrase to read the key.
+    pub encrypted: bool,
 }
 
-/// Reads a private key file; [`RsaSigner::parse`] says which. Pipes work too.
+/// Reads a private key file that is not encrypted; [`RsaSigner::parse`] says which. Pipes work too.
 ///
 /// # Errors
 /// [`SignError::Read`], [`SignError::TooLarge`], and what [`RsaSigner::parse`] gives.
 pub fn load_key(path: &Path) -> Result<KeyFile, SignError> {
-    let (bytes, mode) = read(path, "a private key")?;
-    let signer = RsaSigner::parse(&bytes, &path.display().to_string())?;
-    Ok(KeyFile { signer, world_readable: mode & 0o004 != 0 })
+    load_key_with(path, None)
 }
 
-/// The file's bytes, at most [`FILE_LIMIT`], and its mode.
-pub(super) fn read(path: &Path, wanted: &'static str) -> Result<(Zeroizing<Vec<u8>>, u32), SignError> {
+/// [`load_key`], also of an encrypted key.
+///
+/// # Errors
+/// [`SignError::Read`], [`SignError::TooLarge`], and what [`RsaSigner::parse_with`] gives.
+pub fn load_key_with(path: &Path, passphrase: Option<&Passphrase>) -> Result<KeyFile, SignError> {
+    let (bytes, mode) = read(path, "a private key")?;
+    let (signer, encrypted) = RsaSigner::parse_with(&bytes, &path.display().to_string(), passphrase)?;
+    Ok(KeyFile { signer, world_readable: mode & 0o004 != 0, encrypted })
+}
+
+/// The bytes of a file that may hold a private key, at most 256 KiB, and its mode (0 for a pipe); wiped when dropped.
+/// `wanted` is what the caller looks for, for messages.
+///
+/// # Errors
+/// [`SignError::Read`], [`SignError::TooLarge`].
+pub fn read(path: &Path, wanted: &'static str) -> Result<(Zeroizing<Vec<u8>>, u32), SignError> {
     let fail = |source| SignError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;

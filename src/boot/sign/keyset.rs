@@ -1,6 +1,6 @@
 //! The set of key files for Trusted Boot: Secure Boot's PK, KEK and db, and the key for PCR policies.
 //!
-//! Names are those that Kairos' tools look for. Left out: signature lists (`.esl`) and signed updates (`.auth`).
+//! Names are those that Kairos' tools look for.
 
 use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write};
@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use rand_core::CryptoRngCore;
 use tempfile::NamedTempFile;
 
-use super::SignError;
+use super::certificate::CertificateChain;
+use super::enrolment::{Enrolment, EnrolmentRequest};
 use super::generate::{CertificateRequest, KeyPair, PcrKey, generate, pcr_key};
+use super::{Identity, RsaSigner, SignError};
 use crate::cancel::Cancel;
 
 /// The keys that an image is signed with, and those that enrol it.
@@ -49,27 +51,43 @@ impl KeySet {
         Ok(Self { pk, kek, db, pcr: pcr_key(request.size, rng)? })
     }
 
+    /// What enrols these keys.
+    ///
+    /// # Errors
+    /// What [`Enrolment::new`] gives.
+    pub fn enrolment(&self, request: &EnrolmentRequest) -> Result<Enrolment, SignError> {
+        let identity = |pair: &KeyPair| {
+            let signer = RsaSigner::parse(pair.key_pem.as_bytes(), "the new key")?;
+            Identity::new(Box::new(signer), CertificateChain::parse(&pair.certificate_der, "its certificate")?)
+        };
+        Enrolment::new(&identity(&self.pk)?, &identity(&self.kek)?, &self.db.certificate_der, request)
+    }
+
     /// Names, contents, and whether everyone may read them.
-    fn files(&self) -> Vec<(String, &[u8], bool)> {
+    fn files<'a>(&'a self, enrolment: &'a Enrolment) -> Vec<(String, &'a [u8], bool)> {
         let mut files = Vec::new();
-        for (role, pair) in [("PK", &self.pk), ("KEK", &self.kek), ("db", &self.db)] {
+        for (role, pair, enrol) in
+            [("PK", &self.pk, &enrolment.pk), ("KEK", &self.kek, &enrolment.kek), ("db", &self.db, &enrolment.db)]
+        {
             files.push((format!("{role}.key"), pair.key_pem.as_bytes(), false));
             files.push((format!("{role}.pem"), pair.certificate_pem.as_bytes(), true));
             files.push((format!("{role}.der"), pair.certificate_der.as_slice(), true));
+            files.push((format!("{role}.esl"), enrol.list.as_slice(), true));
+            files.push((format!("{role}.auth"), enrol.update.as_slice(), true));
         }
         files.push(("tpm2-pcr-private.pem".to_owned(), self.pcr.private_pem.as_bytes(), false));
         files.push(("tpm2-pcr-public.pem".to_owned(), self.pcr.public_pem.as_bytes(), true));
         files
     }
 
-    /// Writes `PK`, `KEK` and `db` as `.key` (mode 0600), `.pem` and `.der`, `tpm2-pcr-private.pem` (0600) and
-    /// `tpm2-pcr-public.pem` into the folder, which is made (0700) if its parent is there: all of them or none. Gives
-    /// back their paths.
+    /// Writes `PK`, `KEK` and `db` as `.key` (mode 0600), `.pem`, `.der`, `.esl` and `.auth`, `tpm2-pcr-private.pem`
+    /// (0600) and `tpm2-pcr-public.pem` into the folder, which is made (0700) if its parent is there: all of them or
+    /// none. Gives back their paths.
     ///
     /// # Errors
     /// [`SignError::Exists`] if any of these names is taken: nothing is ever overwritten. [`SignError::Write`].
-    pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, SignError> {
-        let files = self.files();
+    pub fn write(&self, enrolment: &Enrolment, folder: &Path) -> Result<Vec<PathBuf>, SignError> {
+        let files = self.files(enrolment);
         check_free(folder, &files)?;
         let made = match DirBuilder::new().mode(0o700).create(folder) {
             Ok(()) => true,

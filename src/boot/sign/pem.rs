@@ -1,7 +1,7 @@
 //! PEM blocks, read the way OpenSSL reads them: text around the blocks is skipped, lines have any length.
 
-use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeSliceError, Engine};
 use zeroize::Zeroizing;
 
 /// One `-----BEGIN label-----` block.
@@ -42,14 +42,19 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
         }
         let contents = match closed {
             false => Err(format!("the PEM block {label:?} has no END line of its own")),
-            true => STANDARD
-                .decode(text.as_slice())
-                .map(Zeroizing::new)
-                .map_err(|error| format!("the PEM block {label:?} is not base64: {error}")),
+            true => decode(&text).map_err(|error| format!("the PEM block {label:?} is not base64: {error}")),
         };
         blocks.push(Block { label: label.to_owned(), encrypted, contents });
     }
     blocks
+}
+
+/// Decodes into memory that is wiped, also where the text turns out to be wrong halfway.
+fn decode(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecodeSliceError> {
+    let mut contents = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+    let length = STANDARD.decode_slice(text, &mut contents)?;
+    contents.truncate(length);
+    Ok(contents)
 }
 
 /// The label of a BEGIN or END line.

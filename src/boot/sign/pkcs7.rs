@@ -1,5 +1,5 @@
-//! The Authenticode signature: a PKCS#7 `SignedData` over the digest of a PE image, shaped as `sbsign` makes it, for
-//! that is what firmware has always met.
+//! PKCS#7 signatures: the Authenticode one over the digest of a PE image, shaped as `sbsign` makes it, for that is what
+//! firmware has always met; and the detached one of a signed update of a Secure Boot variable.
 //!
 //! Sources: "Windows Authenticode Portable Executable Signature Format", RFC 2315. Two things differ from `sbsign`:
 //! the time of signing is left out unless it is given, and the list of ciphers that OpenSSL adds (S/MIME capabilities)
@@ -10,8 +10,9 @@ use cms::content_info::CmsVersion;
 use cms::signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo};
 use const_oid::db::{rfc5911, rfc5912};
 use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, SetOfVec};
-use der::{Decode, Encode, Sequence, Tag, TagNumber};
+use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag, TagNumber};
 use spki::AlgorithmIdentifierOwned;
+use x509_cert::Certificate;
 use x509_cert::attr::Attribute;
 
 use super::asn1::{algorithm, time};
@@ -38,7 +39,14 @@ pub fn spc_pkcs7(
     // Signed is the DER of the attributes as a SET, not with the tag that they have in place (RFC 5652, 5.4).
     let digest = hash.digest(&attributes.to_der().map_err(encoding)?);
     let signature = identity.signer().sign(hash, &digest)?;
-    signed_data(hash, content, attributes, signature, identity).map_err(encoding)
+    let content = EncapsulatedContentInfo { econtent_type: SPC_INDIRECT_DATA, econtent: Some(content) };
+    let content_info = |signed: &SignedData| {
+        let content = Any::encode_from(signed)?;
+        cms::content_info::ContentInfo { content_type: rfc5911::ID_SIGNED_DATA, content }.to_der()
+    };
+    signed_data(hash, content, Some(attributes), signature, identity)
+        .and_then(|signed| content_info(&signed))
+        .map_err(encoding)
 }
 
 /// The digest that the key signs for an image with this Authenticode digest: for a key that is elsewhere.
@@ -49,6 +57,59 @@ pub fn to_be_signed(hash: Hash, digest: &[u8], signing_time: Option<u64>) -> Res
     let content = spc_indirect_data(hash, digest).map_err(encoding)?;
     let attributes = signed_attributes(hash, &content, signing_time).map_err(encoding)?;
     Ok(hash.digest(&attributes.to_der().map_err(encoding)?))
+}
+
+/// Signs the digest of data that lie elsewhere, without signed attributes: what the signed update of a variable holds
+/// (UEFI 2.10, section 8.2.2). The result is DER of `SignedData`, without a `ContentInfo` around it.
+///
+/// # Errors
+/// [`SignError::Encoding`], or what the signer gives.
+pub(super) fn detached_pkcs7(digest: &[u8; 32], identity: &Identity) -> Result<Vec<u8>, SignError> {
+    let signature = identity.signer().sign_sha256(digest)?;
+    let content = EncapsulatedContentInfo { econtent_type: rfc5911::ID_DATA, econtent: None };
+    signed_data(Hash::Sha256, content, None, signature, identity)
+        .and_then(|signed| signed.to_der())
+        .map_err(|source| SignError::Encoding { what: "the signature of the update", source })
+}
+
+/// A detached signature that was read.
+#[derive(Debug, Clone)]
+pub(super) struct DetachedSignature {
+    /// The signer's certificate.
+    pub(super) certificate: Certificate,
+    /// RSASSA-PKCS1-v1_5.
+    pub(super) signature: Vec<u8>,
+}
+
+impl DetachedSignature {
+    /// Reads `SignedData`, with or without a `ContentInfo` around it (`sbvarsign` and some vendors write one). Says what
+    /// is wrong, fitting behind "its signature".
+    pub(super) fn parse(der: &[u8]) -> Result<Self, String> {
+        let unreadable = |error: der::Error| format!("is not PKCS#7: {error}");
+        let signed = match cms::content_info::ContentInfo::from_der(der) {
+            Ok(outer) => outer.content.decode_as::<SignedData>().map_err(unreadable)?,
+            Err(_) => SignedData::from_der(der).map_err(unreadable)?,
+        };
+        let [signer] = signed.signer_infos.as_slice() else {
+            return Err(format!("has {} signers, not one", signed.signer_infos.len()));
+        };
+        if signer.signed_attrs.is_some() || signer.digest_alg.oid != rfc5912::ID_SHA_256 {
+            return Err("is not SHA-256 without signed attributes, which firmware asks for".to_owned());
+        }
+        let mut certificates = SliceReader::new(signed.certificates.value()).map_err(unreadable)?;
+        while !certificates.is_finished() {
+            let certificate = Certificate::decode(&mut certificates).map_err(unreadable)?;
+            let tbs = &certificate.tbs_certificate;
+            let identifier = SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+                issuer: tbs.issuer.clone(),
+                serial_number: tbs.serial_number.clone(),
+            });
+            if identifier == signer.sid {
+                return Ok(Self { certificate, signature: signer.signature.as_bytes().to_vec() });
+            }
+        }
+        Err("does not hold its signer's certificate".to_owned())
+    }
 }
 
 fn encoding(source: der::Error) -> SignError {
@@ -68,11 +129,11 @@ struct SignedData {
 
 fn signed_data(
     hash: Hash,
-    content: Any,
-    attributes: SetOfVec<Attribute>,
+    content_info: EncapsulatedContentInfo,
+    signed_attrs: Option<SetOfVec<Attribute>>,
     signature: Vec<u8>,
     identity: &Identity,
-) -> der::Result<Vec<u8>> {
+) -> der::Result<SignedData> {
     let certificate = &identity.chain().signer().tbs_certificate;
     let signer = SignerInfo {
         version: CmsVersion::V1,
@@ -81,22 +142,20 @@ fn signed_data(
             serial_number: certificate.serial_number.clone(),
         }),
         digest_alg: algorithm(hash.oid()),
-        signed_attrs: Some(attributes),
+        signed_attrs,
         signature_algorithm: algorithm(rfc5912::RSA_ENCRYPTION),
         signature: OctetString::new(signature)?,
         unsigned_attrs: None,
     };
     let certificates: Vec<u8> = identity.chain().ders().flatten().copied().collect();
-    let signed = SignedData {
-        // CMS would ask for version 3 with this content type; firmware and sbverify know PKCS#7's 1.
+    Ok(SignedData {
+        // CMS would ask for version 3 with Authenticode's content type; firmware and sbverify know PKCS#7's 1.
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::try_from([algorithm(hash.oid())])?,
-        content_info: EncapsulatedContentInfo { econtent_type: SPC_INDIRECT_DATA, econtent: Some(content) },
+        content_info,
         certificates: Any::new(context(TagNumber::N0, true), certificates)?,
         signer_infos: SetOfVec::try_from([signer])?,
-    };
-    cms::content_info::ContentInfo { content_type: rfc5911::ID_SIGNED_DATA, content: Any::encode_from(&signed)? }
-        .to_der()
+    })
 }
 
 /// contentType, signingTime if given, messageDigest: in this order by the rules of DER.

@@ -69,7 +69,7 @@ fn a_key_set_is_written_whole_or_not_at_all() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().join("keys");
     let set = KeySet::generate(&request(KeySize::Rsa2048), &mut rand_core::OsRng, &Cancel::default()).unwrap();
-    let written = set.write(&folder).unwrap();
+    let written = set.write(&enrolment, &folder).unwrap();
     let list = |folder: &Path| {
         let mut found: Vec<_> = fs::read_dir(folder)
             .unwrap()
@@ -115,7 +115,7 @@ fn a_key_set_is_written_whole_or_not_at_all() {
     );
 
     // Again: refused, nothing changed.
-    let error = set.write(&folder).unwrap_err();
+    let error = set.write(&enrolment, &folder).unwrap_err();
     let path = folder.join("PK.key");
     assert_eq!(
         error.to_string(),
@@ -125,7 +125,7 @@ fn a_key_set_is_written_whole_or_not_at_all() {
     let other = temp.path().join("other");
     fs::create_dir(&other).unwrap();
     std::os::unix::fs::symlink("nowhere", other.join("tpm2-pcr-public.pem")).unwrap();
-    assert!(matches!(set.write(&other).unwrap_err(), SignError::Exists { .. }));
+    assert!(matches!(set.write(&enrolment, &other).unwrap_err(), SignError::Exists { .. }));
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
     // A parent that is missing.
     let error = set.write(&temp.path().join("no/such")).unwrap_err();
