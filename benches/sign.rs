@@ -2,18 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may stop at its own mistakes")]
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Cursor;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
 use kairos_init::boot::pcr::Bank;
-use kairos_init::boot::sign::authenticode::sign_pe;
+use kairos_init::boot::sign::authenticode::{Existing, Signing, sign_pe};
 use kairos_init::boot::sign::generate::{CertificateRequest, KeySize, generate};
 use kairos_init::boot::sign::pe::{ImageHasher, PeChecksum, PeLayout};
-use kairos_init::boot::sign::policy::pcrsig_json;
-use kairos_init::boot::sign::{CertificateChain, Identity, RsaSigner};
+use kairos_init::boot::sign::policy::{Pcrsig, policy, sign_policies};
+use kairos_init::boot::sign::{CertificateChain, Hash, Identity, RsaSigner};
 use kairos_init::cancel::Cancel;
 
 const LENGTH: usize = 64 << 20;
@@ -79,15 +78,20 @@ fn image_hash(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn sign_image(bencher: Bencher<'_, '_>) {
     let (image, identity) = (image(), identity(KeySize::Rsa2048));
+    let signing = [Signing { identity: &identity, hash: Hash::Sha256 }];
     bencher.counter(BytesCount::new(LENGTH)).with_inputs(|| Cursor::new(image.clone())).bench_local_refs(|file| {
-        sign_pe(file, "x", &identity, None, &Cancel::default()).unwrap();
+        sign_pe(file, "x", &signing, Existing::Refuse, None, &Cancel::default()).unwrap();
     });
 }
 
 #[divan::bench(args = [2048, 3072, 4096])]
 fn pcrsig_of_4_banks_and_4_phases(bencher: Bencher<'_, '_>, bits: usize) {
     let identity = identity(KeySize::from_bits(bits).unwrap());
-    let values: BTreeMap<Bank, Vec<Vec<u8>>> =
-        Bank::ALL.into_iter().map(|bank| (bank, (1..=4).map(|n| vec![n; bank.width()]).collect())).collect();
-    bencher.bench_local(|| pcrsig_json(&values, identity.signer()).unwrap());
+    let mut list = Pcrsig::new();
+    for bank in Bank::ALL {
+        let key = identity.signer().public_key();
+        let policies = (1..=4).map(|n| policy(bank, &vec![n; bank.width()], None, key).unwrap());
+        list.insert(bank.to_string(), policies.collect());
+    }
+    bencher.bench_local(|| sign_policies(&mut list, identity.signer()).unwrap());
 }

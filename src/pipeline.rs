@@ -3,6 +3,7 @@
 mod cache;
 mod error;
 pub mod hardware;
+mod keys;
 mod plan;
 mod request;
 mod shipped;
@@ -14,16 +15,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::PipelineError;
+pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
-pub use request::{BuildRequest, Hardware, KeyFiles, SelectRequest, SlimRequest};
+pub use request::{BuildRequest, Hardware, PolicyRequest, SelectRequest, SlimRequest};
 pub use slim::{SlimOutcome, slim};
-use zeroize::Zeroizing;
 
-use crate::boot::build::{self, BuildError, UkiRequest};
-use crate::boot::measure::Pcr11;
-use crate::boot::sign::certificate::load_certificate;
-use crate::boot::sign::{Identity, RsaSigner, Signer, keys};
+use crate::boot::build::{self, BuildError, Profile, UkiRequest};
+use crate::boot::measure::Predictions;
+use crate::boot::section::SectionName;
 use crate::boot::uki::assemble::Payload;
+use crate::boot::uki::kernel::unpack;
+use crate::boot::uki::profile::{self, ProfileSpec};
 use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
 use crate::drivers::check::Finding;
@@ -34,16 +36,14 @@ use crate::image::{self, ImageError, Staging};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
-use crate::root::sysroot::{EntryType, Sysroot};
-use crate::root::tree::{Content, Entry, FileTree, Kind};
+use crate::root::sysroot::Sysroot;
+use crate::root::tree::{Entry, FileTree, Kind};
 use crate::size::{self, Report};
 
 /// A kernel image larger than this is none.
 const MAX_KERNEL: u64 = 256 << 20;
 /// An `os-release` larger than this is none.
 const MAX_OS_RELEASE: u64 = 64 << 10;
-/// A file of the root larger than this is no key.
-const MAX_KEY: u64 = 1 << 20;
 /// First systemd whose stub hands a `.ucode` section to the kernel; older ones would neither load nor measure it.
 const STUB_WITH_UCODE: u32 = 256;
 /// Directories that immucore mounts on and that must be there, since it remounts `/` read-only (kairos.md, section 1.1).
@@ -66,56 +66,15 @@ pub trait Progress {
     fn bytes(&self, done: u64, total: u64);
 }
 
-/// Loaded keys.
-#[derive(Debug, Default)]
-pub struct Keys {
-    /// For the Secure Boot signature.
-    pub secure_boot: Option<Identity>,
-    /// For the PCR policies.
-    pub pcr: Option<RsaSigner>,
-    /// What the user should know of the files.
-    pub warnings: Vec<String>,
-}
-
 /// What a run made.
 #[derive(Debug)]
 pub struct Outcome {
     /// Sizes and reasons.
     pub report: Report,
     /// Predicted PCR 11.
-    pub pcr11: Pcr11,
+    pub predictions: Predictions,
     /// The files in the output folder.
     pub files: Vec<PathBuf>,
-}
-
-/// Reads and pairs keys.
-///
-/// # Errors
-/// A file that cannot be read or used; a key and a certificate that do not belong together.
-pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
-    let mut warnings = Vec::new();
-    let mut encrypted = false;
-    let mut load = |path: &Path| -> Result<RsaSigner, PipelineError> {
-        let file = keys::load_key_with(path, files.passphrase.as_ref())?;
-        encrypted |= file.encrypted;
-        if file.world_readable {
-            warnings.push(format!(
-                "every user of this machine can read the private key {0}: chmod 600 {0}",
-                path.display()
-            ));
-        }
-        Ok(file.signer)
-    };
-    let secure_boot = match &files.secure_boot {
-        Some((key, certificate)) => Some(Identity::new(Box::new(load(key)?), load_certificate(certificate)?)?),
-        None => None,
-    };
-    let pcr = files.pcr.as_deref().map(&mut load).transpose()?;
-    if files.passphrase.is_some() && !encrypted {
-        warnings
-            .push("a passphrase was given, and no key is encrypted: anyone who has the file has the key".to_owned());
-    }
-    Ok(Keys { secure_boot, pcr, warnings })
 }
 
 fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, PipelineError> {
@@ -199,7 +158,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let indexes = indexes(&root, &inventory, &selection)?;
     slimming::apply(&mut tree, &inventory, &selection, indexes);
     prepare(&mut tree, &init, request.source_date_epoch)?;
-    refuse_keys(&root, &tree, &request.keys)?;
+    keys::refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
     let uname = inventory.kernel.release.as_str().as_bytes().to_vec();
     drop((inventory, selection));
@@ -215,20 +174,17 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let mut file = staging.create(image::UKI)?;
     let built = build::build(
         UkiRequest {
-            stub: &stub,
-            kernel,
             os_release,
+            profiles: profiles(&request.profiles, &cmdline)?,
             cmdline: cmdline.into_bytes(),
             uname,
             initrd: Some(initrd),
             // Read when it is written: it need not lie in memory beside the compressor's window.
             ucode: ucode.then(|| Payload::Producer(Box::new(|out| write_microcode(&root, out)))),
-            splash: None,
-            dtb: None,
-            sbat: None,
-            pcr_signer: keys.pcr.as_ref().map(|signer| signer as &dyn Signer),
-            secure_boot: keys.secure_boot.as_ref(),
+            policies: keys.policies(&request.policies),
+            signings: keys.signings(request.hash),
             jobs: request.jobs,
+            ..UkiRequest::new(&stub, kernel)
         },
         &mut file,
     )
@@ -250,10 +206,10 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             .collect(),
     });
     staging.write(image::REPORT, json(&report)?.as_bytes())?;
-    staging.write(image::PCRS, json(&serde_json::json!({ "11": built.pcr11 }))?.as_bytes())?;
+    staging.write(image::PCRS, json(&serde_json::json!({ "11": built.predictions }))?.as_bytes())?;
     cancel.check()?;
     let files = staging.commit()?;
-    Ok(Outcome { report, pcr11: built.pcr11, files })
+    Ok(Outcome { report, predictions: built.predictions, files })
 }
 
 /// Ctrl-C arrives as the error of whatever was being written: it is reported as what it is.
@@ -285,7 +241,7 @@ fn write_microcode(
 fn kernel_image(root: &Sysroot, inventory: &Inventory) -> Result<Vec<u8>, PipelineError> {
     let kernel = &inventory.kernel;
     match &kernel.image {
-        Some(image) => Ok(root.read(image, MAX_KERNEL)?),
+        Some(image) => Ok(unpack(root.read(image, MAX_KERNEL)?, MAX_KERNEL).map_err(BuildError::from)?),
         None => Err(PipelineError::Missing {
             what: format!("the boot image of kernel {}", kernel.release),
             advice: format!(
@@ -331,6 +287,23 @@ fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<String, Pip
     }
 }
 
+/// What the common sections are for first, then one for each entry; nothing where there are no further ones.
+///
+/// # Errors
+/// As [`profile::entries`].
+pub fn profiles(specs: &[ProfileSpec], cmdline: &str) -> Result<Vec<Profile<'static>>, PipelineError> {
+    if specs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let main = Profile { text: profile::main_text().into_bytes(), sections: Vec::new() };
+    let entries = profile::entries(specs, cmdline).map_err(BuildError::from)?;
+    let further = entries.into_iter().map(|(text, cmdline)| Profile {
+        text: text.into_bytes(),
+        sections: vec![(SectionName::Cmdline, Payload::Bytes(cmdline.into_bytes()))],
+    });
+    Ok(std::iter::once(main).chain(further).collect())
+}
+
 fn cmdline(request: &BuildRequest, kairos: bool) -> String {
     let default = if kairos { KAIROS_CMDLINE } else { PLAIN_CMDLINE };
     let text = [request.cmdline.as_deref().unwrap_or(default), request.extend_cmdline.as_deref().unwrap_or_default()]
@@ -374,25 +347,4 @@ fn rootfs(tree: &FileTree) -> size::Rootfs {
         _ => 0,
     });
     size::Rootfs { files: tree.len() as u64, bytes: bytes.sum() }
-}
-
-/// Refuses a tree that holds one of the private keys, be it the very file or a copy.
-fn refuse_keys(root: &Sysroot, tree: &FileTree, files: &KeyFiles) -> Result<(), PipelineError> {
-    for key in files.secure_boot.iter().map(|(key, _)| key).chain(&files.pcr) {
-        // A key that came through a pipe is in no file.
-        if !std::fs::metadata(key).is_ok_and(|metadata| metadata.is_file()) {
-            continue;
-        }
-        let (bytes, _) = keys::read(key, "a private key")?;
-        for (path, entry) in tree.iter() {
-            let Kind::File(Content::Root { path: source, seen }) = &entry.kind else { continue };
-            if seen.length == bytes.len() as u64
-                && root.kind(source)? == Some(EntryType::File)
-                && *Zeroizing::new(root.read(source, MAX_KEY)?) == *bytes
-            {
-                return Err(PipelineError::KeyInRoot { key: key.clone(), path: path.clone() });
-            }
-        }
-    }
-    Ok(())
 }

@@ -83,7 +83,7 @@ started=$SECONDS
 say
 step "the roots"
 # In a subshell: die ends that, and the table is printed all the same.
-if (root_boot && root_tools && root_kernels); then verdict=passed; else verdict=FAILED failed=1; fi
+if (root_boot && root_tools && root_kernels && root_arm64); then verdict=passed; else verdict=FAILED failed=1; fi
 table+=$(printf '%-8s  %-6s  %5d s' roots "$verdict" $((SECONDS - started)))$'\n'
 for name in "$@"; do timed "$name"; done
 

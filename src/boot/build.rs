@@ -273,9 +273,8 @@ fn sections(request: UkiRequest<'_>) -> Vec<(SectionName, Payload<'_>)> {
         .filter_map(|(name, payload)| Some((name, payload?)))
         .filter(|(_, payload)| payload.length() != Some(0))
         .collect();
-    let count = |sections: &[(SectionName, Payload<'_>)], wanted| {
-        sections.iter().filter(|(name, _)| *name == wanted).count()
-    };
+    let count =
+        |sections: &[(SectionName, Payload<'_>)], wanted| sections.iter().filter(|(name, _)| *name == wanted).count();
     let shared = [SectionName::Dtbauto, SectionName::Efifw].map(|name| count(&out, name));
     let keys: Vec<_> = policies.keys.iter().map(|key| (key.public, key.phases.len())).collect();
     let room = |own: [usize; 2]| {

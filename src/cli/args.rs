@@ -1,10 +1,14 @@
 //! The flags, as they are written: clap structs and nothing else.
 
+mod uki;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kairos_init::boot::sign::Guid;
+use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::sign::passphrase::PassphraseSource;
+use kairos_init::boot::sign::{Guid, Hash};
+pub(crate) use uki::*;
 
 /// Turns a distribution's root file system into a slim, measured, signed Kairos image.
 #[derive(Debug, Parser)]
@@ -55,7 +59,7 @@ pub(crate) enum Command {
     /// Hardware targets: list them, capture machines, and check what machines would lose before anything is shipped
     #[command(subcommand)]
     Hardware(HardwareCommand),
-    /// Build, inspect or measure a Unified Kernel Image from files
+    /// Build, inspect, measure or sign a Unified Kernel Image from files
     #[command(subcommand)]
     Uki(UkiCommand),
     /// Make or show keys
@@ -293,6 +297,12 @@ pub(crate) struct RunArgs {
     /// Make artifacts without the signatures that no key is given for
     #[arg(long)]
     pub(crate) unsigned: bool,
+    /// What PCR policies are about.
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+    /// A further boot entry, its arguments added to the command line; repeatable, or a file of such lines
+    #[arg(long, value_name = "TITLE: ARGUMENTS|@FILE")]
+    pub(crate) profile: Vec<String>,
     /// The kernel command line [default: Kairos' where immucore is in the root, else a serial and a screen console]
     #[arg(long, value_name = "TEXT|@FILE")]
     pub(crate) cmdline: Option<String>,
@@ -316,18 +326,55 @@ pub(crate) struct RunArgs {
 /// Keys to sign with.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
-    /// Private key for the Secure Boot signature: RSA, PEM or DER
+    /// Private key for the Secure Boot signature: RSA, PEM or DER; repeatable, one signature for each
+    #[arg(long, value_name = "FILE", alias = "secureboot-private-key")]
+    pub(crate) sb_key: Vec<PathBuf>,
+    /// Certificate of that key, PEM or DER, with those that vouch for it behind it; repeatable, in the keys' order
+    #[arg(long, value_name = "FILE", alias = "secureboot-certificate")]
+    pub(crate) sb_cert: Vec<PathBuf>,
+    /// Hash of the Secure Boot signature; all firmware knows sha256
+    #[arg(long, value_name = "HASH", default_value = "sha256")]
+    pub(crate) sb_hash: Hash,
+    /// Private key for the PCR policies: RSA, PEM or DER; repeatable
+    #[arg(long, value_name = "FILE", alias = "pcr-private-key")]
+    pub(crate) pcr_key: Vec<PathBuf>,
+    /// Public key for the PCR policies, whose private half --signer has, or is elsewhere: repeatable
     #[arg(long, value_name = "FILE")]
-    pub(crate) sb_key: Option<PathBuf>,
-    /// Certificate of that key: PEM or DER
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sb_cert: Option<PathBuf>,
-    /// Private key for the PCR policies: RSA, PEM or DER
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pcr_key: Option<PathBuf>,
+    pub(crate) pcr_public_key: Vec<PathBuf>,
+    /// Shell command that signs where a certificate or public key is given without its private key: it gets the digest on
+    /// standard input and writes the raw signature; KAIROS_INIT_KEY is sb or pcr, KAIROS_INIT_HASH is sha256
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) signer: Option<String>,
+    /// What that command gets: the digest, or a DigestInfo around it (mechanism RSA-PKCS of PKCS #11)
+    #[arg(long, value_enum, value_name = "FORM", default_value = "digest", requires = "signer")]
+    pub(crate) signer_input: SignerInputArg,
     /// Passphrase of encrypted keys.
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArgs,
+}
+
+/// `--signer-input`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignerInputArg {
+    /// The digest alone
+    Digest,
+    /// In a DigestInfo, DER
+    DigestInfo,
+}
+
+/// What PCR policies are about.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// PCR banks to sign policies for, comma separated
+    #[arg(long, value_name = "BANK,...", value_delimiter = ',', default_value = "sha1,sha256,sha384,sha512")]
+    pub(crate) pcr_banks: Vec<Bank>,
+    /// Boot phase paths that a key vouches for, comma separated, each of words joined by colons; repeatable, in the keys' order
+    /// [default: systemd's four for each key]
+    #[arg(long, value_name = "WORD:...,...")]
+    pub(crate) phases: Vec<String>,
+    /// Bind the policies to resources that ask for this policy reference (systemd 262)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) policy_ref: Option<String>,
 }
 
 /// Where the passphrase is.
@@ -337,78 +384,6 @@ pub(crate) struct PassphraseArgs {
     /// environment variable
     #[arg(long, value_name = "file:PATH|fd:N|env:NAME")]
     pub(crate) key_passphrase: Option<PassphraseSource>,
-}
-
-/// `uki ...`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum UkiCommand {
-    /// Assemble, measure and sign a UKI from files
-    Build(Box<UkiBuildArgs>),
-    /// List the sections of a UKI
-    Inspect(UkiFileArgs),
-    /// Predict PCR 11 of a UKI
-    Measure(UkiMeasureArgs),
-}
-
-/// `uki build`: ukify's names.
-#[derive(Debug, Args)]
-pub(crate) struct UkiBuildArgs {
-    /// The kernel image
-    #[arg(long, value_name = "FILE")]
-    pub(crate) linux: PathBuf,
-    /// An initrd; repeatable, joined in this order
-    #[arg(long, value_name = "FILE")]
-    pub(crate) initrd: Vec<PathBuf>,
-    /// A microcode archive, handed over before all initrds
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ucode: Option<PathBuf>,
-    /// The kernel command line
-    #[arg(long, value_name = "TEXT|@FILE")]
-    pub(crate) cmdline: Option<String>,
-    /// os-release of the system
-    #[arg(long, value_name = "TEXT|@FILE")]
-    pub(crate) os_release: Option<String>,
-    /// The kernel's release [default: what an x86 kernel says of itself]
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) uname: Option<String>,
-    /// A bitmap to show while booting
-    #[arg(long, value_name = "FILE")]
-    pub(crate) splash: Option<PathBuf>,
-    /// A device tree
-    #[arg(long, value_name = "FILE")]
-    pub(crate) dtb: Option<PathBuf>,
-    /// SBAT entries of your own; replaces the default entry for UKIs
-    #[arg(long, value_name = "TEXT|@FILE")]
-    pub(crate) sbat: Option<String>,
-    /// The systemd stub
-    #[arg(long, value_name = "FILE")]
-    pub(crate) stub: PathBuf,
-    /// Keys to sign with.
-    #[command(flatten)]
-    pub(crate) keys: KeyArgs,
-    /// Where to write the UKI
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-}
-
-/// `uki inspect`.
-#[derive(Debug, Args)]
-pub(crate) struct UkiFileArgs {
-    /// The UKI
-    pub(crate) file: PathBuf,
-}
-
-/// `uki measure`.
-#[derive(Debug, Args)]
-pub(crate) struct UkiMeasureArgs {
-    /// The UKI
-    pub(crate) file: PathBuf,
-    /// PCR banks, comma separated
-    #[arg(long, value_name = "BANK,...", value_delimiter = ',', default_value = "sha1,sha256,sha384,sha512")]
-    pub(crate) pcr_banks: Vec<String>,
-    /// Boot phase path, words joined by colons, empty for none; repeatable [default: none, then systemd's four]
-    #[arg(long, value_name = "WORD:...")]
-    pub(crate) phases: Vec<String>,
 }
 
 /// `keys ...`.

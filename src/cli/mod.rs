@@ -6,6 +6,7 @@ mod keys;
 mod plan;
 pub(crate) mod render;
 mod run;
+mod sign;
 mod slim;
 mod uki;
 mod why;
@@ -13,13 +14,19 @@ mod why;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use args::{Cli, Command, FirmwareVersionsArg, GlobalArgs, KeyArgs, PassphraseArgs, SelectArgs, UnknownFirmwareArg};
+use args::{
+    Cli, Command, FirmwareVersionsArg, GlobalArgs, KeyArgs, PassphraseArgs, PolicyArgs, SelectArgs, SignerInputArg,
+    UnknownFirmwareArg,
+};
+use kairos_init::boot::pcr::{Bank, PhasePath};
 use kairos_init::boot::sign::Passphrase;
+use kairos_init::boot::sign::command::SignerInput;
+use kairos_init::boot::uki::profile::ProfileSpec;
 use kairos_init::cancel::Cancel;
 use kairos_init::drivers::select::{FirmwareVersions, UnknownFirmware};
 use kairos_init::drivers::target::is_file;
 use kairos_init::names::KernelRelease;
-use kairos_init::pipeline::{Hardware, KeyFiles, SelectRequest};
+use kairos_init::pipeline::{ExternalSigner, Hardware, KeyFiles, PolicyRequest, SelectRequest};
 use kairos_init::root::initrd::Compression;
 
 /// A text file given on the command line (`@FILE`, a hardware target) is no larger than this.
@@ -105,13 +112,74 @@ fn select_request(args: &SelectArgs) -> Result<SelectRequest> {
 }
 
 fn key_files(args: &KeyArgs) -> Result<KeyFiles> {
-    let secure_boot = match (&args.sb_key, &args.sb_cert) {
-        (Some(key), Some(certificate)) => Some((key.clone(), certificate.clone())),
-        (None, None) => None,
-        (Some(_), None) => bail!("--sb-key needs --sb-cert, the certificate of that key"),
-        (None, Some(_)) => bail!("--sb-cert needs --sb-key, the private key of that certificate"),
+    if args.sb_key.len() > args.sb_cert.len() {
+        bail!("each --sb-key needs a --sb-cert, the certificate of that key");
+    }
+    if args.sb_cert.len() > args.sb_key.len() && args.signer.is_none() {
+        bail!(
+            "each --sb-cert needs a --sb-key, the private key of that certificate, or a --signer that has it \
+             (or --digest-out and --signature-in of `uki sign`)"
+        );
+    }
+    let keys = args.sb_key.iter().cloned().map(Some).chain(std::iter::repeat(None));
+    let input = match args.signer_input {
+        SignerInputArg::Digest => SignerInput::Digest,
+        SignerInputArg::DigestInfo => SignerInput::DigestInfo,
     };
-    Ok(KeyFiles { secure_boot, pcr: args.pcr_key.clone(), passphrase: passphrase(&args.passphrase)? })
+    Ok(KeyFiles {
+        secure_boot: keys.zip(args.sb_cert.iter().cloned()).collect(),
+        pcr: args.pcr_key.clone(),
+        pcr_public: args.pcr_public_key.clone(),
+        signer: args.signer.clone().map(|command| ExternalSigner { command, input }),
+        passphrase: passphrase(&args.passphrase)?,
+    })
+}
+
+/// `--pcr-banks`, `--phases`, `--policy-ref`.
+fn policies(args: &PolicyArgs, public_key: Option<Vec<u8>>) -> Result<PolicyRequest> {
+    let path = |path: &str| path.trim().parse::<PhasePath>().map_err(anyhow::Error::msg).context("--phases");
+    let list = |list: &String| -> Result<Vec<PhasePath>> {
+        let mut paths = Vec::new();
+        for text in list.split([',', ' ']).filter(|text| !text.is_empty()) {
+            let path = path(text)?;
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        if paths.is_empty() {
+            bail!("--phases names no phase path: leave it out for systemd's four");
+        }
+        Ok(paths)
+    };
+    Ok(PolicyRequest {
+        banks: banks(&args.pcr_banks)?,
+        phases: args.phases.iter().map(list).collect::<Result<_>>()?,
+        reference: args.policy_ref.clone(),
+        public_key,
+    })
+}
+
+/// `--pcr-banks`: each once, sorted.
+fn banks(given: &[Bank]) -> Result<Vec<Bank>> {
+    let mut banks = given.to_vec();
+    banks.sort_unstable();
+    banks.dedup();
+    if banks.len() < given.len() {
+        bail!("--pcr-banks names a bank twice");
+    }
+    Ok(banks)
+}
+
+/// `--profile`.
+fn profile_specs(given: &[String]) -> Result<Vec<ProfileSpec>> {
+    let mut specs = Vec::new();
+    for text in given {
+        match text.starts_with('@') {
+            true => specs.extend(ProfileSpec::parse_file(&text_or_file(text)?)?),
+            false => specs.push(ProfileSpec::parse(text)?),
+        }
+    }
+    Ok(specs)
 }
 
 /// `--key-passphrase`.

@@ -20,7 +20,8 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
                 "nothing to do: name a folder for the artifacts with --output, or slim the root in place with --hardware"
             );
         }
-        if args.keys.sb_key.is_some() || args.keys.sb_cert.is_some() || args.keys.pcr_key.is_some() {
+        let keys = &args.keys;
+        if [&keys.sb_key, &keys.sb_cert, &keys.pcr_key, &keys.pcr_public_key].iter().any(|files| !files.is_empty()) {
             bail!(
                 "without --output the root is slimmed in place and nothing is signed: name a folder, or give no keys"
             );
@@ -31,7 +32,7 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
         bail!("--dry-run is for slimming in place: use it without --output, or see `kairos-init plan`");
     }
     let keys = super::key_files(&args.keys)?;
-    if !args.unsigned && (keys.secure_boot.is_none() || keys.pcr.is_none()) {
+    if !args.unsigned && (keys.secure_boot.is_empty() || (keys.pcr.is_empty() && keys.pcr_public.is_empty())) {
         bail!(
             "a UKI is signed: give --sb-key, --sb-cert and --pcr-key (make them with `kairos-init keys generate`), or --unsigned"
         );
@@ -42,6 +43,9 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
         select: super::select_request(&args.select)?,
         output,
         keys,
+        policies: super::policies(&args.policies, None)?,
+        hash: args.keys.sb_hash,
+        profiles: super::profile_specs(&args.profile)?,
         cmdline: text(&args.cmdline)?,
         extend_cmdline: text(&args.extend_cmdline)?.map(|text| collapse_white_space(&text)),
         stub: args.stub,

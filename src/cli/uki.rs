@@ -1,62 +1,113 @@
 //! `uki build`, `uki inspect` and `uki measure`.
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kairos_init::boot::build::{self, UkiRequest};
-use kairos_init::boot::measure::{Pcr11, SectionDigests};
+use kairos_init::boot::build::{self, Policies, PolicyKey, Profile, UkiRequest};
+use kairos_init::boot::measure::{Predictions, SectionDigests};
 use kairos_init::boot::pass::Fanout;
 use kairos_init::boot::pcr::{Bank, PhasePath};
-use kairos_init::boot::sign::Signer;
+use kairos_init::boot::section::SectionName;
+use kairos_init::boot::sign::PublicKey;
+use kairos_init::boot::sign::certificate::{load_public_key, parse_public_key};
+use kairos_init::boot::sign::policy::Pcrsig;
 use kairos_init::boot::uki::assemble::Payload;
+use kairos_init::boot::uki::attach::content;
+use kairos_init::boot::uki::hwids::{self, Computer};
 use kairos_init::boot::uki::inspect::{inspect, replay};
-use kairos_init::boot::uki::kernel::release_of;
-use kairos_init::boot::uki::stub::{MAX_STUB, Stub};
+use kairos_init::boot::uki::kernel::{release_of, unpack};
+use kairos_init::boot::uki::pe::PeHeaders;
+use kairos_init::boot::uki::splash;
+use kairos_init::boot::uki::stub::{MAX_STUB, Stub, StubKind};
 use kairos_init::image::check_replaceable;
-use kairos_init::pipeline;
+use kairos_init::pipeline::{self, profiles};
 use serde_json::{Map, Value};
 
 use super::args::{GlobalArgs, UkiBuildArgs, UkiCommand, UkiFileArgs, UkiMeasureArgs};
 use super::render;
 
 const MAX_KERNEL: u64 = 256 << 20;
+/// A `.pcrpkey` larger than this is none.
+pub(super) const MAX_PCRPKEY: u64 = 64 << 10;
+/// What a profile takes from another EFI program (ukify's list).
+const JOINED: [SectionName; 10] = [
+    SectionName::Linux,
+    SectionName::Osrel,
+    SectionName::Cmdline,
+    SectionName::Initrd,
+    SectionName::Ucode,
+    SectionName::Splash,
+    SectionName::Dtb,
+    SectionName::Uname,
+    SectionName::Sbat,
+    SectionName::Profile,
+];
 
 pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
     match command {
         UkiCommand::Build(args) => run_build(&args, global),
         UkiCommand::Inspect(args) => run_inspect(&args, global),
         UkiCommand::Measure(args) => run_measure(&args, global),
+        UkiCommand::Sign(args) => super::sign::run(&args, global),
     }
 }
 
 fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     check_replaceable(&args.output)?;
-    let files = super::key_files(&args.keys)?;
-    let keys = pipeline::load_keys(&files)?;
+    let keys = pipeline::load_keys(&super::key_files(&args.keys)?)?;
     render::warn(&keys.warnings);
     let stub = super::read(&args.stub, MAX_STUB)?;
     let stub = Stub::parse(&stub).with_context(|| format!("cannot use {}", args.stub.display()))?;
-    let kernel = super::read(&args.linux, MAX_KERNEL)?;
+    refuse_mixed(args, stub.kind())?;
+    let kernel = match &args.linux {
+        Some(path) => unpack(super::read(path, MAX_KERNEL)?, MAX_KERNEL)?,
+        None => Vec::new(),
+    };
     let text = |value: &Option<String>| value.as_deref().map(super::text_or_file).transpose();
     let uname = match &args.uname {
         Some(uname) => uname.clone(),
-        None => release_of(&kernel).unwrap_or_default(),
+        None => release_of(&kernel, MAX_KERNEL).unwrap_or_default(),
     };
+    let cmdline = build::collapse_white_space(&text(&args.cmdline)?.unwrap_or_default());
+    let pcrpkey = args.pcrpkey.as_deref().map(load_public_key).transpose()?.map(|key| key.pem().as_bytes().to_vec());
+    let policies = super::policies(&args.policies, pcrpkey)?;
+    if policies.phases.len() > keys.pcr.len() {
+        bail!("--phases is given {} times, and there are {} PCR keys", policies.phases.len(), keys.pcr.len());
+    }
+    let mut entries = profiles(&super::profile_specs(&args.profile)?, &cmdline)?;
+    if entries.is_empty() && !args.join_profile.is_empty() {
+        entries.push(Profile { text: b"ID=main\n".to_vec(), sections: Vec::new() });
+    }
+    for path in &args.join_profile {
+        entries.push(joined_profile(path)?);
+    }
+    if let Some(path) = &args.splash {
+        check_splash(path)?;
+    }
     let request = UkiRequest {
-        stub: &stub,
         os_release: text(&args.os_release)?.unwrap_or_default().into_bytes(),
-        cmdline: build::collapse_white_space(&text(&args.cmdline)?.unwrap_or_default()).into_bytes(),
+        cmdline: cmdline.into_bytes(),
         uname: uname.into_bytes(),
         initrd: joined(&args.initrd)?,
         ucode: joined(args.ucode.as_slice())?,
         splash: joined(args.splash.as_slice())?,
         dtb: joined(args.dtb.as_slice())?,
+        dtbauto: args
+            .dtbauto
+            .iter()
+            .filter_map(|tree| joined(std::slice::from_ref(tree)).transpose())
+            .collect::<Result<_>>()?,
+        hwids: args.hwids.as_deref().map(hwids_section).transpose()?.unwrap_or_default(),
+        others: others(args)?,
         sbat: text(&args.sbat)?.map(String::into_bytes),
-        pcr_signer: keys.pcr.as_ref().map(|signer| signer as &dyn Signer),
-        secure_boot: keys.secure_boot.as_ref(),
+        profiles: entries,
+        policies: keys.policies(&policies),
+        signings: keys.signings(args.keys.sb_hash),
+        signing_time: args.source_date_epoch,
         jobs: super::jobs(global),
-        kernel,
+        ..UkiRequest::new(&stub, kernel)
     };
     let folder = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", args.output.display());
@@ -69,13 +120,128 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     check_replaceable(&args.output)?;
     file.persist(&args.output).map_err(|error| error.error).with_context(cannot)?;
     if global.json {
-        return render::print_json(&built.pcr11);
+        return render::print_json(&built.predictions);
     }
     let mut out = String::new();
     for (name, bytes) in &built.sections {
         out += &format!("{name:<9} {bytes:>12}\n");
     }
     render::print(&(out + &format!("wrote     {} ({} bytes)\n", args.output.display(), built.bytes)))
+}
+
+/// What a UKI needs, and what an addon cannot have.
+fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind) -> Result<()> {
+    if kind == StubKind::Uki {
+        return match args.linux {
+            Some(_) => Ok(()),
+            None => bail!("a UKI needs a kernel: give --linux; for an addon give the addon stub (addonx64.efi.stub)"),
+        };
+    }
+    let keys = &args.keys;
+    let has = [
+        ("--linux", args.linux.is_some()),
+        ("--profile", !args.profile.is_empty()),
+        ("--join-profile", !args.join_profile.is_empty()),
+        ("--splash", args.splash.is_some()),
+        ("--pcr-key and --pcr-public-key", !keys.pcr_key.is_empty() || !keys.pcr_public_key.is_empty()),
+        ("--pcrpkey", args.pcrpkey.is_some()),
+    ];
+    match has.iter().find(|(_, given)| *given) {
+        Some((option, _)) => bail!("an addon has no {option}: it is measured and started by the UKI that loads it"),
+        None => Ok(()),
+    }
+}
+
+fn check_splash(path: &PathBuf) -> Result<()> {
+    let mut file = super::open(path)?;
+    let length = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    let mut header = Vec::new();
+    Read::by_ref(&mut file)
+        .take(splash::HEADERS as u64)
+        .read_to_end(&mut header)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    splash::check(&header, length).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// The JSON files of a folder and of those in it, sorted.
+fn hwids_section(folder: &Path) -> Result<Vec<u8>> {
+    let (mut pending, mut paths) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = pending.pop() {
+        let cannot = || format!("cannot read {}", folder.display());
+        for entry in std::fs::read_dir(&folder).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            match entry.file_type().with_context(cannot)?.is_dir() {
+                true => pending.push(entry.path()),
+                false if entry.path().extension().is_some_and(|ending| ending == "json") => paths.push(entry.path()),
+                false => {}
+            }
+        }
+    }
+    if paths.is_empty() {
+        bail!("{} has no .json file", folder.display());
+    }
+    paths.sort();
+    let computer = |path: &PathBuf| {
+        let name = path.display().to_string();
+        Ok((name.clone(), Computer::parse(&super::read(path, 1 << 20)?, &name)?))
+    };
+    let computers: Vec<_> = paths.iter().map(computer).collect::<Result<_>>()?;
+    Ok(hwids::section(&computers)?)
+}
+
+/// `--sbom` and `--section`.
+fn others(args: &UkiBuildArgs) -> Result<Vec<(SectionName, Payload<'static>)>> {
+    let mut out = Vec::new();
+    for text in &args.section {
+        let (name, content) = text.split_once(':').with_context(|| {
+            format!("--section {text:?} has no colon: write NAME:TEXT or NAME:@FILE (example: .mine:@notes.txt)")
+        })?;
+        let name: SectionName = name.parse().context("--section")?;
+        if !matches!(name, SectionName::Other(_)) {
+            bail!("--section {name}: this section has an option of its own; see `kairos-init uki build --help`");
+        }
+        let payload = match content.strip_prefix('@') {
+            Some(path) => joined(&[PathBuf::from(path)])?,
+            None => Some(Payload::Bytes(content.as_bytes().to_vec())),
+        };
+        out.extend(payload.map(|payload| (name, payload)));
+    }
+    if let Some(payload) = joined(args.sbom.as_slice())? {
+        out.push((".sbom".parse()?, payload));
+    }
+    Ok(out)
+}
+
+/// A boot entry from another EFI program: its `.profile`, and the sections behind it.
+fn joined_profile(path: &PathBuf) -> Result<Profile<'static>> {
+    let bad = |problem: &str| anyhow::anyhow!("{} cannot be joined as a profile: {problem}", path.display());
+    let mut file = super::open(path)?;
+    let pe = PeHeaders::read(&mut file, &path.display().to_string())?;
+    let wanted = pe.sections.iter().filter_map(|section| {
+        let name = SectionName::parse(&section.name()).filter(|name| JOINED.contains(name))?;
+        Some((name, section))
+    });
+    let (mut text, mut sections) = (None, Vec::new());
+    for (name, section) in wanted {
+        let length = u64::from(section.content_size());
+        if text.is_none() && name != SectionName::Profile {
+            return Err(bad(&format!("its first section must be .profile, and is {name}")));
+        }
+        let mut part = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        part.seek(SeekFrom::Start(section.raw_offset.into()))?;
+        if name == SectionName::Profile {
+            if text.is_some() {
+                return Err(bad("it has several .profile sections"));
+            }
+            let mut bytes = Vec::new();
+            part.take(length.min(MAX_PCRPKEY)).read_to_end(&mut bytes)?;
+            text = Some(bytes);
+        } else {
+            sections.push((name, Payload::Reader { length, reader: Box::new(part.take(length)) }));
+        }
+    }
+    let text = text.ok_or_else(|| bad("it has no .profile section"))?;
+    Ok(Profile { text, sections })
 }
 
 /// Files one behind the other, each padded with zeros to 4 bytes, as the stub joins initrds.
@@ -119,44 +285,96 @@ fn run_inspect(args: &UkiFileArgs, global: &GlobalArgs) -> Result<()> {
 }
 
 fn run_measure(args: &UkiMeasureArgs, global: &GlobalArgs) -> Result<()> {
-    let mut banks: Vec<Bank> = Vec::new();
-    for bank in &args.pcr_banks {
-        let bank = bank.parse().map_err(anyhow::Error::msg)?;
-        if banks.contains(&bank) {
-            bail!("PCR bank {bank} is named twice");
-        }
-        banks.push(bank);
-    }
-    let phases: Vec<PhasePath> = match args.phases.as_slice() {
-        [] => build::predicted_phases(),
-        given => given.iter().map(|path| path.parse().map_err(anyhow::Error::msg)).collect::<Result<_>>()?,
-    };
+    let phases: Vec<PhasePath> =
+        args.phases.iter().map(|path| path.parse().map_err(anyhow::Error::msg)).collect::<Result<_>>()?;
     let mut file = super::open(&args.file)?;
-    let pcr11 = measure(&mut file, &args.file, banks, &phases, super::jobs(global))?;
+    let (digests, titles) = measure(&mut file, &args.file, super::banks(&args.pcr_banks)?, super::jobs(global))?;
+    if args.policy_digest {
+        let phases = if phases.is_empty() { PhasePath::signed_by_default() } else { phases };
+        return render::print_json(&policy_digests(args, &mut file, &digests, &phases)?);
+    }
+    let phases = if phases.is_empty() { build::predicted_phases() } else { phases };
+    let predictions = Predictions::new(&digests, &titles, &phases);
     if global.json {
-        return render::print_json(&pcr11);
+        return render::print_json(&predictions);
     }
     let mut out = String::new();
-    for path in &phases {
-        let title = if path.is_empty() { "(before any phase)".to_owned() } else { path.to_string() };
-        out += &format!("# PCR 11, phase path {title}\n");
-        for (bank, values) in &pcr11.0 {
-            for (_, value) in values.iter().filter(|(phase, _)| phase == path) {
-                out += &format!("11:{bank}={}\n", hex::encode(value));
+    let several = predictions.0.len() > 1;
+    for prediction in &predictions.0 {
+        let variant = &prediction.variant;
+        let mut which = String::new();
+        if several {
+            which += &format!(", profile {}", variant.profile);
+            if !prediction.title.is_empty() {
+                which += &format!(" ({})", prediction.title);
+            }
+            for (name, chosen) in [(".dtbauto", variant.dtbauto), (".efifw", variant.efifw)] {
+                which += &chosen.map(|index| format!(", {name} {index}")).unwrap_or_default();
+            }
+        }
+        for path in &phases {
+            let title = if path.is_empty() { "(before any phase)".to_owned() } else { path.to_string() };
+            out += &format!("# PCR 11{which}, phase path {title}\n");
+            for (bank, values) in &prediction.pcrs.0 {
+                for (_, value) in values.iter().filter(|(phase, _)| phase == path) {
+                    out += &format!("11:{bank}={}\n", hex::encode(value));
+                }
             }
         }
     }
     render::print(&out)
 }
 
+/// What keys are to sign: of all profiles in one list, each policy once.
+fn policy_digests(
+    args: &UkiMeasureArgs,
+    file: &mut File,
+    digests: &[SectionDigests],
+    phases: &[PhasePath],
+) -> Result<Pcrsig> {
+    let mut keys: Vec<PublicKey> =
+        args.pcr_public_key.iter().map(|path| load_public_key(path)).collect::<Result<_, _>>()?;
+    if keys.is_empty() {
+        keys.extend(pcrpkey(file, &args.file)?);
+    }
+    if keys.is_empty() {
+        bail!("{} has no .pcrpkey section: name the public key with --pcr-public-key", args.file.display());
+    }
+    let key = |public| PolicyKey { public, signer: None, phases: phases.to_vec() };
+    let policies = Policies {
+        keys: keys.iter().map(key).collect(),
+        banks: digests.iter().map(SectionDigests::bank).collect(),
+        reference: args.policy_ref.clone(),
+        public_key: None,
+    };
+    let mut all = Pcrsig::new();
+    for profile in 0..digests.first().map_or(0, SectionDigests::profiles) {
+        for (bank, list) in build::unsigned_policies(&policies, digests, profile)? {
+            let known = all.entry(bank).or_default();
+            list.into_iter().for_each(|policy| {
+                if !known.contains(&policy) {
+                    known.push(policy);
+                }
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// The key in `.pcrpkey`, if the image has one.
+pub(super) fn pcrpkey(file: &mut (impl Read + Seek), path: &Path) -> Result<Option<PublicKey>> {
+    let what = path.display().to_string();
+    let pem = content(file, &what, SectionName::Pcrpkey.as_str(), MAX_PCRPKEY)?;
+    Ok(pem.map(|pem| parse_public_key(&pem, &format!("the .pcrpkey of {what}"))).transpose()?)
+}
+
 fn measure(
     file: &mut (impl Read + Seek),
     path: &Path,
     banks: Vec<Bank>,
-    phases: &[PhasePath],
     jobs: usize,
-) -> Result<Pcr11> {
+) -> Result<(Vec<SectionDigests>, Vec<String>)> {
     let mut digests = Fanout::new(banks.into_iter().map(SectionDigests::new).collect(), jobs);
-    replay(file, &path.display().to_string(), &mut digests)?;
-    Ok(Pcr11::predict(&digests.finish(), phases))
+    let profiles = replay(file, &path.display().to_string(), &mut digests)?;
+    Ok((digests.finish(), profiles.iter().map(|text| build::title(text)).collect()))
 }

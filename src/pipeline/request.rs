@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::boot::sign::Passphrase;
+use super::KeyFiles;
+use crate::boot::pcr::{Bank, PhasePath};
+use crate::boot::sign::Hash;
+use crate::boot::uki::profile::ProfileSpec;
 use crate::drivers::select::{FirmwareVersions, UnknownFirmware};
 use crate::drivers::target;
 use crate::names::KernelRelease;
@@ -100,15 +103,31 @@ pub struct SlimRequest {
     pub dry_run: bool,
 }
 
-/// Files with keys.
-#[derive(Debug, Clone, Default)]
-pub struct KeyFiles {
-    /// Secure Boot key and certificate.
-    pub secure_boot: Option<(PathBuf, PathBuf)>,
-    /// PCR policy key.
-    pub pcr: Option<PathBuf>,
-    /// Of the keys that are encrypted.
-    pub passphrase: Option<Passphrase>,
+/// What the PCR policies are about.
+#[derive(Debug, Clone)]
+pub struct PolicyRequest {
+    /// The banks that policies are signed for.
+    pub banks: Vec<Bank>,
+    /// For each key the phase paths that it vouches for; systemd's four for keys that none are given for.
+    pub phases: Vec<Vec<PhasePath>>,
+    /// Binds the policies to resources that ask for it.
+    pub reference: Option<String>,
+    /// `.pcrpkey`, where it is not the only key.
+    pub public_key: Option<Vec<u8>>,
+}
+
+impl Default for PolicyRequest {
+    fn default() -> Self {
+        Self { banks: Bank::ALL.to_vec(), phases: Vec::new(), reference: None, public_key: None }
+    }
+}
+
+impl PolicyRequest {
+    /// The phase paths of a key, by its place.
+    #[must_use]
+    pub fn phases_of(&self, key: usize) -> Vec<PhasePath> {
+        self.phases.get(key).cloned().unwrap_or_else(PhasePath::signed_by_default)
+    }
 }
 
 /// A whole run.
@@ -120,6 +139,12 @@ pub struct BuildRequest {
     pub output: PathBuf,
     /// Keys.
     pub keys: KeyFiles,
+    /// What of the policies.
+    pub policies: PolicyRequest,
+    /// Of the Secure Boot signature.
+    pub hash: Hash,
+    /// Further boot entries.
+    pub profiles: Vec<ProfileSpec>,
     /// Replaces the default command line.
     pub cmdline: Option<String>,
     /// Is added to the command line.

@@ -34,6 +34,11 @@ pub(crate) fn dracut_install() -> PathBuf {
     existing(cache().join("dracut/usr/lib/dracut/dracut-install"))
 }
 
+/// Debian 13 for 64-bit Arm, unpacked: kernel, stub, firmware.
+pub(crate) fn arm64() -> PathBuf {
+    existing(cache().join("arm64-base"))
+}
+
 /// A folder inside of [`tools`], for files that its programs read and write.
 pub(crate) fn tools_folder() -> TempDir {
     tempfile::Builder::new().prefix("kairos-init-test-").tempdir_in(tools().join("tmp")).unwrap()

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use kairos_init::boot::sign::Hash;
 use kairos_init::boot::sign::Identity;
-use kairos_init::boot::sign::authenticode::{Signature, sign_pe};
+use kairos_init::boot::sign::authenticode::{Existing, Signature, Signing, sign_pe};
 use kairos_init::boot::sign::certificate::load_certificate;
 use kairos_init::boot::sign::keys::load_key;
 use kairos_init::cancel::Cancel;
@@ -73,7 +74,15 @@ fn identity(bits: u32) -> Identity {
 
 fn signed(image: &[u8], identity: &Identity, time: Option<u64>) -> (Vec<u8>, Signature) {
     let mut file = Cursor::new(image.to_vec());
-    let signature = sign_pe(&mut file, "image.efi", identity, time, &Cancel::default()).unwrap();
+    let signature = sign_pe(
+        &mut file,
+        "image.efi",
+        &[Signing { identity, hash: Hash::Sha256 }],
+        Existing::Refuse,
+        time,
+        &Cancel::default(),
+    )
+    .unwrap();
     assert_eq!(signature.length, file.get_ref().len() as u64);
     (file.into_inner(), signature)
 }

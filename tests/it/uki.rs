@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::process::Command;
 
-use kairos_init::boot::build::{BuiltUki, UkiRequest, build};
+use kairos_init::boot::build::{BuiltUki, Policies, PolicyKey, UkiRequest, build};
 use kairos_init::boot::pcr::{Bank, PhasePath};
 use kairos_init::boot::section::SectionName;
+use kairos_init::boot::sign::authenticode::Signing;
 use kairos_init::boot::sign::generate::{CertificateRequest, KeySize, generate, pcr_key};
-use kairos_init::boot::sign::{CertificateChain, Identity, RsaSigner};
+use kairos_init::boot::sign::{CertificateChain, Hash, Identity, RsaSigner, Signer};
 use kairos_init::boot::uki::UkiError;
 use kairos_init::boot::uki::assemble::Payload;
 use kairos_init::boot::uki::inspect::{Description, inspect};
@@ -69,13 +70,17 @@ fn request<'a>(
         uname: b"6.12.0-test".to_vec(),
         initrd: Some(initrd),
         ucode: Some(Payload::Bytes(b"070701 not really microcode".to_vec())),
-        splash: None,
-        dtb: None,
-        sbat: None,
-        pcr_signer: keys.map(|keys| &keys.pcr as _),
-        secure_boot: keys.map(|keys| &keys.identity),
+        policies: keys.map(policies).unwrap_or_default(),
+        signings: keys.iter().map(|keys| Signing { identity: &keys.identity, hash: Hash::Sha256 }).collect(),
         jobs,
+        ..UkiRequest::new(stub, Vec::new())
     }
+}
+
+fn policies(keys: &Keys) -> Policies<'_> {
+    let key =
+        PolicyKey { public: keys.pcr.public_key(), signer: Some(&keys.pcr), phases: PhasePath::signed_by_default() };
+    Policies { keys: vec![key], banks: Bank::ALL.to_vec(), ..Policies::default() }
 }
 
 fn built(request: UkiRequest<'_>) -> (Vec<u8>, BuiltUki) {
@@ -171,7 +176,7 @@ fn ukify_makes_the_same_file() {
     let theirs = std::fs::read(folder.path().join("uki.efi")).unwrap();
 
     let mut wanted = request(&parsed, &kernel, None, 2, Payload::Bytes(initrd));
-    wanted.pcr_signer = Some(&keys.pcr);
+    wanted.policies = policies(&keys);
     let (ours, _) = built(wanted);
     let sections = |file: &[u8]| -> BTreeMap<SectionName, _> {
         let all = inspect(&mut Cursor::new(file), "a UKI").unwrap().into_iter();
@@ -210,7 +215,7 @@ fn a_full_header_table_and_an_oversized_sbat_are_no_error() {
             assert_eq!(section.pointer_to_raw_data, end, "{:?}", section.name());
             end += section.size_of_raw_data;
         }
-        assert_eq!(predicted.pcr11.0[&Bank::Sha256][0].0, PhasePath::empty());
+        assert_eq!(predicted.predictions.0[0].pcrs.0[&Bank::Sha256][0].0, PhasePath::empty());
     }
     // The table of this stub: headers moved to the end of the space before the first section.
     let full = with_full_table(&roots::stub());
@@ -296,7 +301,12 @@ fn hostile_headers_do_no_harm() {
         hostile[at] = pair[2];
         hostile[(at + 1 + round % 7) % 0x600] = pair[3];
         if let Ok(stub) = Stub::parse(&hostile) {
-            let _ = kairos_init::boot::uki::layout::Layout::new(&stub, b"sbat,1\n", &[(SectionName::Linux, 100)], true);
+            let _ = kairos_init::boot::uki::layout::Layout::new(
+                &stub,
+                Some(b"sbat,1\n"),
+                &[(SectionName::Linux, 100)],
+                true,
+            );
         }
     }
 }

@@ -225,7 +225,9 @@ struct Value {
 impl Pcr11 {
     fn of_bank(&self, bank: Bank) -> Vec<Value> {
         let values = self.0.get(&bank).into_iter().flatten();
-        values.map(|(phase, value)| Value { phase: phase.to_string(), pcr: PCR_UKI, hash: hex::encode(value) }).collect()
+        values
+            .map(|(phase, value)| Value { phase: phase.to_string(), pcr: PCR_UKI, hash: hex::encode(value) })
+            .collect()
     }
 }
 
@@ -320,7 +322,10 @@ mod tests {
         with.begin(SectionName::Cmdline);
         with.end();
         let without = digests(Bank::Sha512, &[SectionName::Linux]);
-        assert_eq!(with.pcr11(Variant::default(), &PhasePath::empty()), without.pcr11(Variant::default(), &PhasePath::empty()));
+        assert_eq!(
+            with.pcr11(Variant::default(), &PhasePath::empty()),
+            without.pcr11(Variant::default(), &PhasePath::empty())
+        );
     }
 
     /// `printf 'one' > k; systemd-measure calculate --linux=k --phase=enter-initrd --bank=sha256` (systemd 257).

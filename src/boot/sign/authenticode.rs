@@ -131,7 +131,8 @@ impl SigningPass {
         };
         let mut tail = vec![0; fill];
         let size = u32::try_from(table.len()).map_err(|_| too_long())?;
-        let length = u32::try_from(end.saturating_add(fill as u64).saturating_add(u64::from(size))).map_err(|_| too_long())?;
+        let length =
+            u32::try_from(end.saturating_add(fill as u64).saturating_add(u64::from(size))).map_err(|_| too_long())?;
         tail.extend(table);
         let entry = [start.to_le_bytes(), size.to_le_bytes()].concat();
         checksum.add(layout.directory_entry_offset(), &entry);

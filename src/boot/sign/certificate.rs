@@ -24,6 +24,34 @@ pub fn load_certificate(path: &Path) -> Result<CertificateChain, SignError> {
     CertificateChain::parse(&bytes, &path.display().to_string())
 }
 
+/// Reads a public key: `PUBLIC KEY` of PEM, `SubjectPublicKeyInfo` of DER, or that in a certificate.
+///
+/// # Errors
+/// [`SignError::Read`], [`SignError::TooLarge`], [`SignError::Damaged`], and what [`CertificateChain::parse`] gives.
+pub fn load_public_key(path: &Path) -> Result<PublicKey, SignError> {
+    let (bytes, _) = read(path, "a public key")?;
+    parse_public_key(&bytes, &path.display().to_string())
+}
+
+/// [`load_public_key`], of bytes; `name` is for messages.
+///
+/// # Errors
+/// As [`load_public_key`].
+pub fn parse_public_key(bytes: &[u8], name: &str) -> Result<PublicKey, SignError> {
+    let damaged = |reason: String| SignError::Damaged { name: name.to_owned(), reason };
+    let block = |block: pem::Block| block.contents.map_err(damaged).map(|der| der.to_vec());
+    let spki = match pem::is_pem(bytes) {
+        true => pem::blocks(bytes).into_iter().find(|block| block.label == "PUBLIC KEY").map(block).transpose()?,
+        false => RsaPublicKey::from_public_key_der(bytes).is_ok().then(|| bytes.to_vec()),
+    };
+    let Some(spki) = spki else {
+        return Ok(CertificateChain::parse(bytes, name)?.public);
+    };
+    let key =
+        RsaPublicKey::from_public_key_der(&spki).map_err(|error| damaged(format!("no RSA public key: {error}")))?;
+    PublicKey::new(&key, name)
+}
+
 /// The signer's certificate, and those that vouch for it if the file had more.
 #[derive(Debug, Clone)]
 pub struct CertificateChain {

@@ -106,6 +106,40 @@ impl Signer for CommandSigner {
     }
 }
 
+/// A signature that was made elsewhere, for one digest.
+#[derive(Debug, Clone)]
+pub struct GivenSignature {
+    name: String,
+    public: PublicKey,
+    signature: Vec<u8>,
+}
+
+impl GivenSignature {
+    /// The signature (raw, RSASSA-PKCS1-v1_5) by the key with this public half; `name` is for messages.
+    #[must_use]
+    pub fn new(name: &str, public: PublicKey, signature: Vec<u8>) -> Self {
+        Self { name: name.to_owned(), public, signature }
+    }
+}
+
+impl Signer for GivenSignature {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn sign(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, SignError> {
+        verify(&self.public, hash, digest, &self.signature).map_err(|reason| SignError::Signing {
+            name: self.name.clone(),
+            reason: format!("what it holds {reason}"),
+        })?;
+        Ok(self.signature.clone())
+    }
+}
+
 /// Whether a signature is right: what others made is not trusted.
 ///
 /// # Errors

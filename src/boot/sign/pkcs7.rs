@@ -217,10 +217,7 @@ fn spc_indirect_data(hash: Hash, digest: &[u8]) -> der::Result<Any> {
                 file: Any::new(context(TagNumber::N0, true), link.to_der()?)?,
             },
         },
-        message_digest: DigestInfo {
-            algorithm: algorithm(hash.oid()),
-            digest: OctetString::new(digest)?,
-        },
+        message_digest: DigestInfo { algorithm: algorithm(hash.oid()), digest: OctetString::new(digest)? },
     };
     Any::from_der(&content.to_der()?)
 }

@@ -136,12 +136,7 @@ pub fn pcrsig_json(policies: &Pcrsig) -> Result<String, SignError> {
 /// A list of the same length as one with signatures, for [`pcrsig_json`]: so that the headers of the image are final before its
 /// payload is written. For each bank and each way of booting one policy for each of a key's phase paths.
 #[must_use]
-pub fn placeholder(
-    banks: &[Bank],
-    variants: usize,
-    keys: &[(&PublicKey, usize)],
-    reference: Option<&str>,
-) -> Pcrsig {
+pub fn placeholder(banks: &[Bank], variants: usize, keys: &[(&PublicKey, usize)], reference: Option<&str>) -> Pcrsig {
     let list = |(key, paths): &(&PublicKey, usize)| {
         let entry = SignedPolicy {
             pcrs: vec![11],

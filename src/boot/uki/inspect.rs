@@ -52,11 +52,7 @@ pub fn inspect(file: &mut (impl Read + Seek), what: &str) -> Result<Vec<(Section
 ///
 /// # Errors
 /// As [`inspect`]; a file without a kernel; a section that is there twice in one profile.
-pub fn replay(
-    file: &mut (impl Read + Seek),
-    what: &str,
-    sink: &mut dyn SectionSink,
-) -> Result<Vec<String>, UkiError> {
+pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionSink) -> Result<Vec<String>, UkiError> {
     let bad = |problem: String| UkiError::Pe { what: what.to_owned(), problem };
     let pe = PeHeaders::read(file, what)?;
     let sections: Vec<(SectionName, &SectionHeader)> = known(&pe).collect();

@@ -65,10 +65,10 @@ impl<'a> Kernel<'a> {
 /// # Errors
 /// Damaged compressed data, or such that unpacks to more than `limit` bytes.
 pub fn unpack(bytes: Vec<u8>, limit: u64) -> Result<Vec<u8>, UkiError> {
-    match decoder(&bytes) {
-        Some(decoder) => read_all(decoder, limit),
-        None => Ok(bytes),
+    if let Some(decoder) = decoder(&bytes) {
+        return read_all(decoder, limit);
     }
+    Ok(bytes)
 }
 
 fn read_all(decoder: std::io::Result<Box<dyn Read + '_>>, limit: u64) -> Result<Vec<u8>, UkiError> {
@@ -122,7 +122,8 @@ fn banner_release(image: &[u8]) -> Option<String> {
         let rest = image.get(at + BANNER.len()..)?;
         let end = rest.iter().take(128).position(|b| *b == b' ')?;
         let release = std::str::from_utf8(rest.get(..end)?).ok()?;
-        let is_release = release.starts_with(|c: char| c.is_ascii_digit()) && release.chars().all(|c| c.is_ascii_graphic());
+        let is_release =
+            release.starts_with(|c: char| c.is_ascii_digit()) && release.chars().all(|c| c.is_ascii_graphic());
         (is_release && rest.get(end + 1) == Some(&b'(')).then(|| release.to_owned())
     })
 }

@@ -4,11 +4,13 @@
 //! signatures ([`super::sign`]), and the pass that puts them side by side ([`super::build`]).
 
 pub mod assemble;
+pub mod attach;
 pub mod hwids;
 pub mod inspect;
 pub mod kernel;
 pub mod layout;
 pub mod pe;
+pub mod profile;
 pub mod sbat;
 pub mod splash;
 pub mod stub;
@@ -33,6 +35,22 @@ pub enum UkiError {
     /// The kernel would not be started by the stub.
     #[error("the kernel {0}")]
     Kernel(String),
+    /// A boot entry that cannot be.
+    #[error("the profile {text:?} cannot be used: {problem} (example: 'Rescue: systemd.unit=rescue.target')")]
+    Profile {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Signatures that do not fit the image.
+    #[error("{what} cannot take these PCR signatures: {problem}")]
+    Pcrsig {
+        /// The image.
+        what: String,
+        /// Why.
+        problem: String,
+    },
     /// A picture that the stub would not show.
     #[error("the splash {0}")]
     Splash(String),

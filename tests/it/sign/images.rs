@@ -4,17 +4,21 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use kairos_init::boot::sign::Identity;
-use kairos_init::boot::sign::authenticode::sign_pe;
+use kairos_init::boot::sign::authenticode::{Existing, Signing, sign_pe};
 use kairos_init::boot::sign::certificate::load_certificate;
 use kairos_init::boot::sign::keys::load_key;
 use kairos_init::boot::sign::pe::{ImageHasher, PeChecksum, PeLayout};
+use kairos_init::boot::sign::{Hash, Identity};
 use kairos_init::cancel::Cancel;
 
 use super::{DEBIAN_ROOT, boot_loader, identity, openssl_keys, sh, signed, try_sh};
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
+}
+
+fn with(identity: &Identity) -> [Signing<'_>; 1] {
+    [Signing { identity, hash: Hash::Sha256 }]
 }
 
 /// The PKCS#7 of a signed image.
@@ -35,7 +39,7 @@ fn verifiers_accept_signed_images_of_every_key_size() {
         let output = sh(temp.path(), &format!("sbverify --cert {certificate} image.efi"));
         assert_eq!(output, "Signature verification OK\n", "no warning is wanted either");
         let output = sh(temp.path(), &format!("osslsigncode verify -CAfile {certificate} -in image.efi"));
-        let digest = hex::encode_upper(signature.digest);
+        let digest = hex::encode_upper(&signature.digests[&Hash::Sha256]);
         for line in [
             format!("Current message digest    : {digest}"),
             format!("Calculated message digest : {digest}"),
@@ -127,7 +131,7 @@ fn the_signature_has_the_shape_that_sbsign_gives_it() {
     assert_eq!(checksum.finish(theirs.len().try_into().unwrap()), stored);
     let mut hasher = ImageHasher::new(layout);
     hasher.update(&theirs);
-    assert_eq!(hasher.finish().unwrap(), signature.digest);
+    assert_eq!(hasher.finish().unwrap(), signature.digests[&Hash::Sha256]);
 
     // One line for each element: depth, kind, and value where it has one; without lengths and offsets.
     let shape = |image: &[u8]| {
@@ -165,14 +169,16 @@ fn two_signings_are_equal_and_a_third_is_refused() {
     let (two, _) = signed(&boot_loader(), &identity(3072), None);
     assert_eq!(one, two);
     let mut file = Cursor::new(one.clone());
-    let error = sign_pe(&mut file, "uki.efi", &identity(3072), None, &Cancel::default()).unwrap_err();
+    let error =
+        sign_pe(&mut file, "uki.efi", &with(&identity(3072)), Existing::Refuse, None, &Cancel::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "uki.efi is signed already: give the unsigned file, or remove the signature with `sbattach --remove uki.efi`"
     );
     assert_eq!(file.into_inner(), one);
     let mut cut = Cursor::new(boot_loader()[..100_000].to_vec());
-    let error = sign_pe(&mut cut, "uki.efi", &identity(2048), None, &Cancel::default()).unwrap_err();
+    let error =
+        sign_pe(&mut cut, "uki.efi", &with(&identity(2048)), Existing::Refuse, None, &Cancel::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "uki.efi is not a PE image that can be signed: it ends at 0x186a0, and its sections at 0x1e600: it is cut short"

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use sha2::{Digest, Sha256};
+
 use super::*;
 
 /// A PE32+ image: headers of 0x200 bytes, one section of 0x200, `tail` after it.

@@ -1,0 +1,150 @@
+//! `uki ...`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use kairos_init::boot::pcr::Bank;
+
+use super::{KeyArgs, PolicyArgs};
+
+/// `uki ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UkiCommand {
+    /// Assemble, measure and sign a UKI, or an addon, from files
+    Build(Box<UkiBuildArgs>),
+    /// List the sections of a UKI
+    Inspect(UkiFileArgs),
+    /// Predict PCR 11 of a UKI, for each of its profiles and device trees
+    Measure(UkiMeasureArgs),
+    /// Sign any EFI program, or take its signatures away; attach PCR signatures that were made elsewhere
+    Sign(Box<UkiSignArgs>),
+}
+
+/// `uki build`: ukify's names.
+#[derive(Debug, Args)]
+pub(crate) struct UkiBuildArgs {
+    /// The kernel image, compressed or not; an addon has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) linux: Option<PathBuf>,
+    /// An initrd; repeatable, joined in this order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Vec<PathBuf>,
+    /// A microcode archive, handed over before all initrds
+    #[arg(long, value_name = "FILE", alias = "microcode")]
+    pub(crate) ucode: Option<PathBuf>,
+    /// The kernel command line
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) cmdline: Option<String>,
+    /// os-release of the system
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) os_release: Option<String>,
+    /// The kernel's release [default: what the kernel says of itself]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) uname: Option<String>,
+    /// A bitmap to show while booting: uncompressed BMP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) splash: Option<PathBuf>,
+    /// A device tree
+    #[arg(long, value_name = "FILE", alias = "devicetree")]
+    pub(crate) dtb: Option<PathBuf>,
+    /// A device tree that the stub takes where it fits the machine; repeatable
+    #[arg(long, value_name = "FILE", alias = "devicetree-auto")]
+    pub(crate) dtbauto: Vec<PathBuf>,
+    /// A folder of JSON files that say which computer has which device tree
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hwids: Option<PathBuf>,
+    /// SBAT entries of your own; replaces the default entry for UKIs
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) sbat: Option<String>,
+    /// A bill of materials, to carry along: not measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sbom: Option<PathBuf>,
+    /// A section of your own: not measured, not read by the stub; repeatable
+    #[arg(long, value_name = "NAME:TEXT|NAME:@FILE")]
+    pub(crate) section: Vec<String>,
+    /// The public key in .pcrpkey [default: that of the PCR key, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcrpkey: Option<PathBuf>,
+    /// A further boot entry, its arguments added to the command line; repeatable, or a file of such lines
+    #[arg(long, value_name = "TITLE: ARGUMENTS|@FILE")]
+    pub(crate) profile: Vec<String>,
+    /// A further boot entry from an EFI program with a .profile section and what it has in the place of common ones; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_profile: Vec<PathBuf>,
+    /// The systemd stub: linuxx64.efi.stub, for an addon addonx64.efi.stub
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stub: PathBuf,
+    /// What PCR policies are about.
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+    /// Keys to sign with.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Time of signing in the signatures (seconds since 1970) [default: none, as reproducible]
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) source_date_epoch: Option<u64>,
+    /// Where to write the UKI
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// `uki inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiFileArgs {
+    /// The UKI
+    pub(crate) file: PathBuf,
+}
+
+/// `uki measure`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiMeasureArgs {
+    /// The UKI
+    pub(crate) file: PathBuf,
+    /// PCR banks, comma separated
+    #[arg(long, value_name = "BANK,...", value_delimiter = ',', default_value = "sha1,sha256,sha384,sha512")]
+    pub(crate) pcr_banks: Vec<Bank>,
+    /// Boot phase path, words joined by colons, empty for none; repeatable [default: none, then systemd's four]
+    #[arg(long, value_name = "WORD:...")]
+    pub(crate) phases: Vec<String>,
+    /// Print the policies that are to be signed, as JSON without signatures, for `uki sign --attach-pcrsig`: `tbs` is what a key
+    /// signs (RSASSA-PKCS1-v1_5, SHA-256)
+    #[arg(long)]
+    pub(crate) policy_digest: bool,
+    /// Public key that the policies are for; repeatable [default: the one in .pcrpkey]
+    #[arg(long, value_name = "FILE", requires = "policy_digest")]
+    pub(crate) pcr_public_key: Vec<PathBuf>,
+    /// Bind the policies to resources that ask for this policy reference (systemd 262)
+    #[arg(long, value_name = "TEXT", requires = "policy_digest")]
+    pub(crate) policy_ref: Option<String>,
+}
+
+/// `uki sign`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiSignArgs {
+    /// The EFI program: a UKI, a boot loader, an addon, a kernel
+    pub(crate) file: PathBuf,
+    /// Where to write the result [default: the file is replaced]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Sign beside the signatures that are there
+    #[arg(long, conflicts_with = "remove")]
+    pub(crate) append: bool,
+    /// Take the signatures that are there away
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Fill in PCR signatures: the JSON of `uki measure --policy-digest` with a base64 `sig` in each entry
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attach_pcrsig: Option<PathBuf>,
+    /// Write what the key of --sb-cert is to sign to this file, the bare digest, and sign nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sb_key", "signer", "signature_in"], requires = "sb_cert")]
+    pub(crate) digest_out: Option<PathBuf>,
+    /// Take the signature of that digest from this file: raw RSASSA-PKCS1-v1_5
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sb_key", "signer"], requires = "sb_cert")]
+    pub(crate) signature_in: Option<PathBuf>,
+    /// Keys to sign with.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Time of signing in the signatures (seconds since 1970) [default: none, as reproducible]
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) source_date_epoch: Option<u64>,
+}
