@@ -1,14 +1,17 @@
-//! Keys and signatures against the programs that others check them with: OpenSSL, sbsign's family, osslsigncode.
+//! Keys and signatures against the programs that others check them with: OpenSSL, sbsign's family,
+//! efitools, osslsigncode, virt-firmware.
 //!
-//! Needs `openssl`, `sbsign`, `sbverify`, `osslsigncode` and the Debian root that the other tests use; without them it
-//! fails.
+//! Needs `openssl`, sbsigntool, efitools, `osslsigncode`, virt-firmware and the Debian root that the other tests use;
+//! without them it fails.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic)]
 
 mod generate;
 mod images;
 mod keys;
+mod passphrase;
 mod policy;
+mod variables;
 
 use std::fs;
 use std::io::Cursor;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use kairos_init::boot::sign::certificate::load_certificate;
+use kairos_init::boot::sign::enrolment::EnrolmentRequest;
 use kairos_init::boot::sign::generate::{CertificateRequest, KeySize, generate};
 use kairos_init::boot::sign::keys::load_key;
 use kairos_init::boot::sign::keyset::KeySet;
@@ -15,7 +16,14 @@ use super::{boot_loader, sh, signed};
 
 fn request(size: KeySize) -> CertificateRequest {
     // A moment that has passed wherever this runs: 2026-01-01.
-    CertificateRequest { common_name: "Kairos test".to_owned(), size, not_before: 1_767_225_600, days: 3650 }
+    CertificateRequest {
+        common_name: "Kairos test".to_owned(),
+        organization: None,
+        country: None,
+        size,
+        not_before: 1_767_225_600,
+        days: 3650,
+    }
 }
 
 #[test]
@@ -69,6 +77,7 @@ fn a_key_set_is_written_whole_or_not_at_all() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().join("keys");
     let set = KeySet::generate(&request(KeySize::Rsa2048), &mut rand_core::OsRng, &Cancel::default()).unwrap();
+    let enrolment = set.enrolment(&EnrolmentRequest::default()).unwrap();
     let written = set.write(&enrolment, &folder).unwrap();
     let list = |folder: &Path| {
         let mut found: Vec<_> = fs::read_dir(folder)
@@ -83,13 +92,19 @@ fn a_key_set_is_written_whole_or_not_at_all() {
         found
     };
     let expected = [
+        "KEK.auth 644",
         "KEK.der 644",
+        "KEK.esl 644",
         "KEK.key 600",
         "KEK.pem 644",
+        "PK.auth 644",
         "PK.der 644",
+        "PK.esl 644",
         "PK.key 600",
         "PK.pem 644",
+        "db.auth 644",
         "db.der 644",
+        "db.esl 644",
         "db.key 600",
         "db.pem 644",
         "tpm2-pcr-private.pem 600",
@@ -128,7 +143,7 @@ fn a_key_set_is_written_whole_or_not_at_all() {
     assert!(matches!(set.write(&enrolment, &other).unwrap_err(), SignError::Exists { .. }));
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
     // A parent that is missing.
-    let error = set.write(&temp.path().join("no/such")).unwrap_err();
+    let error = set.write(&enrolment, &temp.path().join("no/such")).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -152,6 +167,17 @@ fn requests_that_cannot_be_met_are_refused() {
     assert_eq!(
         error(|request| request.common_name.clear()),
         "cannot make the key: the name \"\" must have 1 to 64 characters and no control characters"
+    );
+    assert_eq!(
+        error(|request| request.organization = Some("x".repeat(65))),
+        format!(
+            "cannot make the key: the organization {:?} must have 1 to 64 characters and no control characters",
+            "x".repeat(65)
+        )
+    );
+    assert_eq!(
+        error(|request| request.country = Some("Germany".to_owned())),
+        "cannot make the key: the country \"Germany\" must be two capital letters, such as DE"
     );
     let span = "is no span of time before the year 10000";
     assert_eq!(

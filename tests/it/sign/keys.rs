@@ -97,14 +97,19 @@ fn a_wrong_file_is_named_for_what_it_is() {
     ] {
         assert_eq!(key(name), message);
     }
-    for name in ["enc.p1.key", "enc.p8.key", "enc.der"] {
+    for name in ["enc.p8.key", "enc.der"] {
         assert_eq!(
             key(name),
             format!(
-                "F/{name} is encrypted: decrypt it first with `openssl pkey -in F/{name} -out plain.key` and give plain.key"
+                "F/{name} is encrypted: give its passphrase with --key-passphrase file:PATH, fd:NUMBER or env:NAME"
             )
         );
     }
+    assert_eq!(
+        key("enc.p1.key"),
+        "F/enc.p1.key is encrypted in a way that is not read here (OpenSSL's old form, Proc-Type: 4,ENCRYPTED): encrypt \
+         it anew with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in F/enc.p1.key -out new.key` and give new.key"
+    );
     let only = "only RSA keys of 2048 to 4096 bits are supported";
     for name in ["ec.key", "ec.p8.key", "ec.der"] {
         assert_eq!(key(name), format!("F/{name} has a key of type EC (elliptic curve): {only}"));
