@@ -258,6 +258,12 @@ fn joined(paths: &[PathBuf]) -> Result<Option<Payload<'static>>> {
             .context("the files are too large")?;
         reader = Box::new(reader.chain(std::io::repeat(0).take(padding)).chain(file));
     }
+    // ukify fills up the last as well, where there are several.
+    if paths.len() > 1 {
+        let padding = length.next_multiple_of(4) - length;
+        length += padding;
+        reader = Box::new(reader.chain(std::io::repeat(0).take(padding)));
+    }
     Ok((!paths.is_empty()).then_some(Payload::Reader { length, reader }))
 }
 

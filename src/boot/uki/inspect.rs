@@ -25,14 +25,14 @@ pub struct Description {
     pub text: Option<String>,
 }
 
-/// Describes the sections that the specification knows, in file order.
+/// Describes the sections that the specification knows, and `.sbom`, in file order.
 ///
 /// # Errors
 /// No PE file, or one that cannot be read to the end.
 pub fn inspect(file: &mut (impl Read + Seek), what: &str) -> Result<Vec<(SectionName, Description)>, UkiError> {
     let pe = PeHeaders::read(file, what)?;
     let mut out = Vec::new();
-    for (name, section) in known(&pe) {
+    for (name, section) in shown(&pe) {
         let size = u64::from(section.content_size());
         let mut hash = Sha256::new();
         let mut text = (name.is_text() && size <= MAX_TEXT).then(Vec::new);
@@ -84,6 +84,15 @@ pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionS
         }
     }
     Ok(profiles)
+}
+
+/// What ukify shows: also the bill of materials.
+fn shown(pe: &PeHeaders) -> impl Iterator<Item = (SectionName, &SectionHeader)> {
+    let name = |section: &SectionHeader| {
+        let name: SectionName = section.name().parse().ok()?;
+        (!matches!(name, SectionName::Other(_)) || name.as_str() == ".sbom").then_some(name)
+    };
+    pe.sections.iter().filter_map(move |section| Some((name(section)?, section)))
 }
 
 fn known(pe: &PeHeaders) -> impl Iterator<Item = (SectionName, &SectionHeader)> {
