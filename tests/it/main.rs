@@ -20,4 +20,5 @@ mod sign;
 mod slim;
 mod uki;
 mod uki_matrix;
+mod uki_sign;
 mod why;

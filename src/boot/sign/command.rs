@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use rsa::RsaPublicKey;
 use rsa::pkcs8::DecodePublicKey;
@@ -30,16 +31,19 @@ pub struct CommandSigner {
     key: &'static str,
     input: SignerInput,
     public: PublicKey,
+    /// Held while the command runs: many a token takes one session at a time.
+    running: Mutex<()>,
 }
 
 impl CommandSigner {
     /// A command for the key with this public half; `key` is what it is called in `KAIROS_INIT_KEY`.
     #[must_use]
     pub fn new(command: &str, key: &'static str, input: SignerInput, public: PublicKey) -> Self {
-        Self { command: command.to_owned(), key, input, public }
+        Self { command: command.to_owned(), key, input, public, running: Mutex::new(()) }
     }
 
     fn run(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, String> {
+        let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new("/bin/sh")
             .args(["-c", &self.command])
             .env("KAIROS_INIT_KEY", self.key)

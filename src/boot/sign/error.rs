@@ -141,7 +141,8 @@ pub enum SignError {
     },
     /// The image carries a signature.
     #[error(
-        "{name} is signed already: give the unsigned file, or remove the signature with `sbattach --remove {name}`"
+        "{name} is signed already: give the unsigned file, or say what becomes of its signatures with --append or --remove of \
+         `kairos-init uki sign`"
     )]
     AlreadySigned {
         /// The image.
