@@ -5,9 +5,7 @@
 //! as the specification asks. The same key, time and contents give the same bytes. Left out: updates that append
 //! (`EFI_VARIABLE_APPEND_WRITE`).
 
-use der::{DateTime, Decode};
-use rsa::pkcs1v15::Pkcs1v15Sign;
-use rsa::{RsaPublicKey, pkcs8::DecodePublicKey};
+use der::DateTime;
 use sha2::{Digest, Sha256};
 
 use super::guid::Guid;
@@ -157,33 +155,16 @@ impl SignedUpdate {
     /// [`SignError::Damaged`] if it is for none: something was changed after signing, or it is another's variable.
     pub fn variable(&self) -> Result<Variable, SignError> {
         let damaged = |reason: String| SignError::Damaged { name: self.name.clone(), reason };
-        let key = self.signature.public_key().map_err(|reason| damaged(format!("its signer's key {reason}")))?;
+        let key = self.signature.key().map_err(|reason| damaged(format!("its signer's key {reason}")))?;
         Variable::ALL
             .into_iter()
-            .find(|variable| {
-                let digest = signed_digest(*variable, &self.time, &self.contents);
-                key.verify(Pkcs1v15Sign::new::<Sha256>(), &digest, &self.signature.signature).is_ok()
-            })
+            .find(|variable| self.signature.holds(&key, &signed_digest(*variable, &self.time, &self.contents)))
             .ok_or_else(|| {
                 damaged(format!(
                     "the signature by {} does not hold for PK, KEK, db or dbx: it was changed after signing",
                     self.signer()
                 ))
             })
-    }
-}
-
-impl DetachedSignature {
-    fn public_key(&self) -> Result<RsaPublicKey, String> {
-        let spki = &self.certificate.tbs_certificate.subject_public_key_info;
-        let der = der::Encode::to_der(spki).map_err(|error| format!("cannot be read: {error}"))?;
-        if let Some(raw) = spki.subject_public_key.as_bytes()
-            && let Ok(key) = rsa::pkcs1::RsaPublicKey::from_der(raw)
-        {
-            // Before any arithmetic, so that a hostile modulus costs nothing.
-            super::keys::check_bits(super::keys::bits(key.modulus.as_bytes()), "it").map_err(|e| e.to_string())?;
-        }
-        RsaPublicKey::from_public_key_der(&der).map_err(|error| format!("is not RSA: {error}"))
     }
 }
 

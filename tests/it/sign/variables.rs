@@ -191,7 +191,7 @@ for name, variable in authfiles.AuthFilesVarStore(".").get_varlist().items():
     print(name, variable.time.isoformat(), variable.guid)
     for lists in variable.sigdb:
         for entry in lists:
-            print(name, entry.guid, entry.data.hex() if hasattr(entry, "data") else "")
+            print(name, entry["guid"])
     assert bytes(variable.sigdb) == variable.data
 "#;
     fs::write(folder.join("read.py"), script).unwrap();
