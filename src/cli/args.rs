@@ -416,6 +416,11 @@ pub(crate) struct UkiMeasureArgs {
 pub(crate) enum KeysCommand {
     /// Make Secure Boot keys (PK, KEK, db), the files that enrol them, and a PCR key; never overwrites
     Generate(KeysGenerateArgs),
+    /// Make the contents of a Secure Boot variable, or with a key the signed update that replaces it
+    ///
+    /// For machines that have keys already: what is named is all that the variable holds afterwards. PK and KEK are signed by
+    /// PK, db and dbx by KEK.
+    Variable(KeysVariableArgs),
     /// Show what a file of keys, certificates or Secure Boot variables holds
     Show {
         /// A private key or certificates (PEM, DER), signature lists (.esl), a signed update (.auth), a file of efivarfs
@@ -469,4 +474,53 @@ pub(crate) struct KeysGenerateArgs {
     /// Time of signing in the .auth files (seconds since 1970) [default: now]; machines refuse an earlier one than they have
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     pub(crate) source_date_epoch: Option<u64>,
+}
+
+/// `keys variable`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysVariableArgs {
+    /// The variable
+    #[arg(value_enum, value_name = "PK|KEK|db|dbx")]
+    pub(crate) variable: VariableArg,
+    /// What it shall hold: certificates (PEM, DER), signature lists (.esl), updates (.auth); none: the variable is deleted
+    #[arg(value_name = "FILE")]
+    pub(crate) entries: Vec<PathBuf>,
+    /// Microsoft's certificates for db or KEK as well
+    #[arg(long)]
+    pub(crate) microsoft_certificates: bool,
+    /// Private key to sign the update with: RSA, PEM or DER [default: plain signature lists are written]
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Certificate of that key: PEM or DER
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Passphrase of an encrypted private key.
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArgs,
+    /// GUID of the owner of the certificates [default: derived from each certificate]
+    #[arg(long, value_name = "GUID")]
+    pub(crate) owner: Option<Guid>,
+    /// Time of signing (seconds since 1970) [default: now]; machines refuse an update that is not later than the one before
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) source_date_epoch: Option<u64>,
+    /// Where to write it; an existing file is not overwritten
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// A variable of Secure Boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VariableArg {
+    /// The platform key
+    #[value(name = "PK")]
+    Pk,
+    /// The key exchange keys
+    #[value(name = "KEK")]
+    Kek,
+    /// What may start
+    #[value(name = "db")]
+    Db,
+    /// What must not start
+    #[value(name = "dbx")]
+    Dbx,
 }
