@@ -152,7 +152,9 @@ fn lists(bytes: &[u8], name: &str) -> Result<Option<(Rows, Vec<SignatureEntry>)>
     if SignedUpdate::is_one(bytes) {
         let update = SignedUpdate::parse(bytes, name)?;
         rows.push(("kind", "signed update".to_owned()));
-        rows.push(("variable", update.variable()?.name().to_owned()));
+        let (variable, append) = update.signed_for()?;
+        rows.push(("variable", variable.name().to_owned()));
+        rows.push(("effect", if append { "appends" } else { "replaces" }.to_owned()));
         rows.push(("signer", update.signer()));
         rows.push(("time", update.time()));
     } else if SignatureList::is_one(bytes) {
