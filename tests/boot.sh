@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Boots what the main job made, in QEMU with OVMF (emulated: no KVM is needed, so it takes minutes).
-#   tests/boot.sh [measured] [tampered] [drivers] [guests]      all by default
+#   tests/boot.sh [measured] [tampered] [drivers] [guests] [enroll]      all by default
 # measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 11 is what was predicted
 # tampered  Secure Boot enforced: with one byte changed in .initrd or in .cmdline it does not start
 # drivers   a machine with dozens of emulated devices: the same drivers bind with the slimmed and the unslimmed UKI
 # guests    the UKIs of x86-vm-kvm and x86-vm-vmware, on the devices that QEMU has of these: the same drivers bind, and both
 #           are smaller than x86-generic's
+# enroll    a firmware without keys: systemd-boot enrols those of 'keys generate'; then the UKI that is signed by them boots with
+#           Secure Boot on, the firmware takes signed updates of its variables and refuses wrong ones, and a UKI that another
+#           key signed does not start
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/all.sh
@@ -87,31 +90,48 @@ guests() {
         python3 "$here/lib/check_boot.py" guests "$vms/guest-full/guest.txt" "$vms/guest-vmware/guest.txt"
 }
 
-[ $# -gt 0 ] || set -- measured tampered drivers guests
+enroll() {
+    local loader=$enroll_dir/systemd-boot.efi
+    make_enroll
+    step "enrol keys in a firmware without any, and boot"
+    vm enroll "$enroll_dir/own.efi" --setup-mode --loader "$loader" --auth "$enroll_dir/keys" --timeout 400 || return 1
+    judge_enroll "$vms/enroll/guest.txt" || return 1
+    step "with these keys enrolled, boot what another key signed"
+    vm enroll-other "$enroll_dir/other.efi" --variables "$vms/enroll/vars.fd" --loader "$loader" --timeout 300 \
+        --until 'Security.*[Vv]iolation|Access [Dd]enied' --fail 'EFI stub|Linux version'
+}
+
+[ $# -gt 0 ] || set -- measured tampered drivers guests enroll
 install_packages "${quickstart_packages[@]}" "${boot_packages[@]}"
 install_virt_fw_vars
 build_binary
 root_boot
-make_slim
 slim=$test_dir/slim/uki/EFI/kairos/norole.efi
 for part in "$@"; do
     case $part in
-    measured) verdict "boots under Secure Boot, PCR 11 as predicted" measured ;;
+    measured)
+        make_slim
+        verdict "boots under Secure Boot, PCR 11 as predicted" measured
+        ;;
     tampered)
+        make_slim
         for section in .initrd .cmdline; do
             verdict "does not start with one bit of $section changed" tampered "$section"
         done
         ;;
     drivers)
+        make_slim
         make_full
         verdict "no driver lost" drivers
         ;;
     guests)
+        make_slim
         make_full
         [ -e "$vms/drivers-full/guest.txt" ] || verdict "no driver lost" drivers
         verdict "guests keep their drivers" guests
         ;;
-    *) die "no such part: $part (measured, tampered, drivers, guests)" ;;
+    enroll) verdict "keys are enrolled, and hold" enroll ;;
+    *) die "no such part: $part (measured, tampered, drivers, guests, enroll)" ;;
     esac
 done
 say "$passed passed, $failed failed"

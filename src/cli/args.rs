@@ -1,13 +1,15 @@
 //! The flags, as they are written: clap structs and nothing else.
 
+mod keys;
 mod uki;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kairos_init::boot::pcr::Bank;
+use kairos_init::boot::sign::Hash;
 use kairos_init::boot::sign::passphrase::PassphraseSource;
-use kairos_init::boot::sign::{Guid, Hash};
+pub(crate) use keys::{KeysCommand, KeysGenerateArgs, KeysVariableArgs, VariableArg};
 pub(crate) use uki::*;
 
 /// Turns a distribution's root file system into a slim, measured, signed Kairos image.
@@ -326,7 +328,7 @@ pub(crate) struct RunArgs {
 /// Keys to sign with.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
-    /// Private key for the Secure Boot signature: RSA, PEM or DER; repeatable, one signature for each
+    /// Private key for the Secure Boot signature: RSA, PEM or DER, encrypted or not; repeatable, one signature for each
     #[arg(long, value_name = "FILE", alias = "secureboot-private-key")]
     pub(crate) sb_key: Vec<PathBuf>,
     /// Certificate of that key, PEM or DER, with those that vouch for it behind it; repeatable, in the keys' order
@@ -335,7 +337,7 @@ pub(crate) struct KeyArgs {
     /// Hash of the Secure Boot signature; all firmware knows sha256
     #[arg(long, value_name = "HASH", default_value = "sha256")]
     pub(crate) sb_hash: Hash,
-    /// Private key for the PCR policies: RSA, PEM or DER; repeatable
+    /// Private key for the PCR policies: RSA, PEM or DER, encrypted or not; repeatable
     #[arg(long, value_name = "FILE", alias = "pcr-private-key")]
     pub(crate) pcr_key: Vec<PathBuf>,
     /// Public key for the PCR policies, whose private half --signer has, or is elsewhere: repeatable
@@ -384,64 +386,4 @@ pub(crate) struct PassphraseArgs {
     /// environment variable
     #[arg(long, value_name = "file:PATH|fd:N|env:NAME")]
     pub(crate) key_passphrase: Option<PassphraseSource>,
-}
-
-/// `keys ...`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make Secure Boot keys (PK, KEK, db), the files that enrol them, and a PCR key; never overwrites
-    Generate(KeysGenerateArgs),
-    /// Show what a file of keys, certificates or Secure Boot variables holds
-    Show {
-        /// A private key or certificates (PEM, DER), signature lists (.esl), a signed update (.auth), a file of efivarfs
-        file: PathBuf,
-        /// Passphrase of an encrypted private key.
-        #[command(flatten)]
-        passphrase: PassphraseArgs,
-    },
-}
-
-/// `keys generate`.
-#[derive(Debug, Args)]
-pub(crate) struct KeysGenerateArgs {
-    /// Folder for the keys
-    #[arg(long, short, value_name = "DIR", default_value = "keys")]
-    pub(crate) output: PathBuf,
-    /// Common name of the certificates: NAME PK, NAME KEK, NAME db
-    #[arg(long, value_name = "NAME", default_value = "Kairos")]
-    pub(crate) name: String,
-    /// Organization in the certificates
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) organization: Option<String>,
-    /// Country in the certificates: two capital letters
-    #[arg(long, value_name = "CC")]
-    pub(crate) country: Option<String>,
-    /// Days until the certificates expire
-    #[arg(long, short, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub(crate) expiration_in_days: u32,
-    /// Size of the Secure Boot keys in bits
-    #[arg(long, value_name = "BITS", default_value = "2048", value_parser = ["2048", "3072", "4096"])]
-    pub(crate) bits: String,
-    /// Trust this in db as well: a certificate (PEM, DER), or what a machine exports (.esl, .auth, efivarfs); repeatable
-    #[arg(long, value_name = "FILE")]
-    pub(crate) custom_db_cert: Vec<PathBuf>,
-    /// Trust this in KEK as well; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub(crate) custom_kek_cert: Vec<PathBuf>,
-    /// A folder with a machine's variables in files named db and KEK: the same as naming each
-    #[arg(long, value_name = "DIR")]
-    pub(crate) custom_cert_dir: Option<PathBuf>,
-    /// GUID of the owner of the certificates [default: derived from each certificate]
-    #[arg(long, value_name = "GUID")]
-    pub(crate) owner: Option<Guid>,
-    /// Leave Microsoft's certificates out of db and KEK: cards with an option ROM (graphics, network, storage) then do not
-    /// start, and a machine that cannot do without may show no picture any more, not even its setup
-    #[arg(
-        long = "without-microsoft-certificates-which-can-brick-machines",
-        alias = "skip-microsoft-certs-I-KNOW-WHAT-IM-DOING"
-    )]
-    pub(crate) without_microsoft: bool,
-    /// Time of signing in the .auth files (seconds since 1970) [default: now]; machines refuse an earlier one than they have
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
-    pub(crate) source_date_epoch: Option<u64>,
 }

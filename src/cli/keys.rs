@@ -1,4 +1,6 @@
-//! `keys generate` and `keys show`.
+//! `keys generate` and `keys show`; `keys variable` in a file of its own.
+
+mod variable;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,12 +29,13 @@ const WITHOUT_MICROSOFT: &str = "Microsoft's certificates are left out of db and
 pub(super) fn run(command: KeysCommand, global: &GlobalArgs) -> Result<()> {
     match command {
         KeysCommand::Generate(args) => generate(&args, global),
+        KeysCommand::Variable(args) => variable::run(&args, global),
         KeysCommand::Show { file, passphrase } => show(&file, super::passphrase(&passphrase)?.as_ref(), global),
     }
 }
 
 fn generate(args: &KeysGenerateArgs, global: &GlobalArgs) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    let now = now()?;
     let request = CertificateRequest {
         common_name: args.name.clone(),
         organization: args.organization.clone(),
@@ -60,6 +63,11 @@ fn generate(args: &KeysGenerateArgs, global: &GlobalArgs) -> Result<()> {
     render::print(&list)
 }
 
+/// Seconds since 1970.
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs())
+}
+
 fn enrolment_request(args: &KeysGenerateArgs, now: u64) -> Result<EnrolmentRequest> {
     let load = |option: &str, files: &[std::path::PathBuf], name: &str| -> Result<Vec<SignatureEntry>> {
         let mut entries = Vec::new();
@@ -72,9 +80,7 @@ fn enrolment_request(args: &KeysGenerateArgs, now: u64) -> Result<EnrolmentReque
         Ok(entries)
     };
     let kek = load("custom-kek-cert", &args.custom_kek_cert, "KEK")?;
-    if kek.iter().any(|entry| !matches!(entry.signature, Signature::X509(_))) {
-        bail!("what is named for KEK holds digests of images: these belong into db, and KEK takes certificates only");
-    }
+    check_certificates(&kek)?;
     Ok(EnrolmentRequest {
         owner: args.owner,
         without_microsoft: args.without_microsoft,
@@ -84,12 +90,20 @@ fn enrolment_request(args: &KeysGenerateArgs, now: u64) -> Result<EnrolmentReque
     })
 }
 
+/// PK and KEK take certificates only.
+fn check_certificates(entries: &[SignatureEntry]) -> Result<()> {
+    match entries.iter().all(|entry| matches!(entry.signature, Signature::X509(_))) {
+        true => Ok(()),
+        false => bail!("PK and KEK take certificates only, and what is named for them holds digests of images"),
+    }
+}
+
 type Rows = Vec<(&'static str, String)>;
 
 fn show(path: &Path, passphrase: Option<&Passphrase>, global: &GlobalArgs) -> Result<()> {
     let (bytes, _) = keys::read(path, "keys, certificates or signature lists")?;
     let name = path.display().to_string();
-    let (rows, entries) = match variable(&bytes, &name)? {
+    let (rows, entries) = match lists(&bytes, &name)? {
         Some((rows, entries)) => (rows, entries),
         None => (key_or_certificate(&bytes, &name, passphrase)?, Vec::new()),
     };
@@ -133,12 +147,14 @@ fn key_or_certificate(bytes: &[u8], name: &str, passphrase: Option<&Passphrase>)
 }
 
 /// A signed update or signature lists; nothing where the file is neither.
-fn variable(bytes: &[u8], name: &str) -> Result<Option<(Rows, Vec<SignatureEntry>)>> {
+fn lists(bytes: &[u8], name: &str) -> Result<Option<(Rows, Vec<SignatureEntry>)>> {
     let mut rows = Vec::new();
     if SignedUpdate::is_one(bytes) {
         let update = SignedUpdate::parse(bytes, name)?;
         rows.push(("kind", "signed update".to_owned()));
-        rows.push(("variable", update.variable()?.name().to_owned()));
+        let (variable, append) = update.signed_for()?;
+        rows.push(("variable", variable.name().to_owned()));
+        rows.push(("effect", if append { "appends" } else { "replaces" }.to_owned()));
         rows.push(("signer", update.signer()));
         rows.push(("time", update.time()));
     } else if SignatureList::is_one(bytes) {

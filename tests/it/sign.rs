@@ -11,6 +11,7 @@ mod images;
 mod keys;
 mod passphrase;
 mod policy;
+mod program;
 mod variables;
 
 use std::fs;

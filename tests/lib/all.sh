@@ -11,3 +11,5 @@ lib=$(dirname "${BASH_SOURCE[0]}")
 . "$lib/kernels.sh"
 # shellcheck source=lib/job.sh
 . "$lib/job.sh"
+# shellcheck source=lib/enroll.sh
+. "$lib/enroll.sh"

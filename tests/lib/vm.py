@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 """Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
 
-    vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many|vmware] [--memory MiB] [--timeout S]
-          [--until REGEX] [--fail REGEX] [--show] [--virt-fw-vars PROGRAM]
+    vm.py --uki FILE --work DIR [--keys DIR | --setup-mode | --variables FILE] [--loader FILE] [--auth DIR] [--tpm]
+          [--devices none|many|vmware] [--memory MiB] [--timeout S] [--until REGEX] [--fail REGEX] [--show]
+          [--virt-fw-vars PROGRAM]
 
 --keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
+--setup-mode no keys are enrolled, and the machine may reset, as it does after enrolment
+--variables FILE  the firmware's variables as another run left them in its DIR/vars.fd
+--loader FILE     systemd-boot starts, and then the UKI, from EFI/Linux
+--auth DIR   systemd-boot enrols PK.auth, KEK.auth and db.auth of DIR, if the machine is in setup mode
 --tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
 --devices    many: dozens of emulated controllers and network cards; vmware: those that VMware gives its guests
 --until      ends well as soon as the console matches; without it, when the guest powers off
 --fail       ends with 1 as soon as the console matches; a kernel panic always does
 --show       copies the console to stdout
 
-In DIR: console.log (first serial port), guest.txt (second serial port, written by the marker unit), esp.img.
+In DIR: console.log (first serial port), guest.txt (second serial port, written by the marker unit), vars.fd, esp.img.
 Exit code: 0 ended well; 1 the time was up, or the console matched --fail, or QEMU failed: the reason is on stderr.
 """
 
@@ -102,13 +107,22 @@ def firmware_file(*names):
     sys.exit(f"vm.py: none of {', '.join(names)} in /usr/share/OVMF: install the package ovmf")
 
 
-def make_esp(uki, image):
-    """A FAT image that holds the UKI where the firmware looks on removable media."""
-    size = (uki.stat().st_size + 64 * MIB) // MIB * MIB
+def make_esp(options, image):
+    """A FAT image that holds the UKI where the firmware looks on removable media, or there a boot manager."""
+    size = (options.uki.stat().st_size + 64 * MIB) // MIB * MIB
     image.unlink(missing_ok=True)
     run("mkfs.vfat", "-F", "32", "-C", image, size // 1024)
     run("mmd", "-i", image, "::EFI", "::EFI/BOOT")
-    run("mcopy", "-i", image, uki, "::EFI/BOOT/BOOTX64.EFI")
+    run("mcopy", "-i", image, options.loader or options.uki, "::EFI/BOOT/BOOTX64.EFI")
+    if options.loader is None:
+        return
+    run("mmd", "-i", image, "::EFI/Linux", "::loader", "::loader/keys", "::loader/keys/auto")
+    run("mcopy", "-i", image, options.uki, "::EFI/Linux/uki.efi")
+    config = options.work / "loader.conf"
+    config.write_text("timeout 0\nsecure-boot-enroll force\n")
+    run("mcopy", "-i", image, config, "::loader/loader.conf")
+    for name in ["PK", "KEK", "db"] if options.auth else []:
+        run("mcopy", "-i", image, options.auth / f"{name}.auth", f"::loader/keys/auto/{name}.auth")
 
 
 def make_variables(keys, template, variables, virt_fw_vars):
@@ -189,7 +203,12 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--uki", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--keys", type=Path)
+    variables = parser.add_mutually_exclusive_group()
+    variables.add_argument("--keys", type=Path)
+    variables.add_argument("--setup-mode", action="store_true")
+    variables.add_argument("--variables", type=Path)
+    parser.add_argument("--loader", type=Path)
+    parser.add_argument("--auth", type=Path)
     parser.add_argument("--virt-fw-vars", default="virt-fw-vars")
     parser.add_argument("--tpm", action="store_true")
     parser.add_argument("--devices", choices=["none", "many", "vmware"], default="none")
@@ -238,12 +257,13 @@ def main():
     work = options.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    make_esp(options.uki, work / "esp.img")
+    make_esp(options, work / "esp.img")
     variables = work / "vars.fd"
-    make_variables(options.keys, firmware_file("OVMF_VARS_4M.fd"), variables, options.virt_fw_vars)
+    template = options.variables or firmware_file("OVMF_VARS_4M.fd")
+    make_variables(options.keys, template, variables, options.virt_fw_vars)
     code = firmware_file("OVMF_CODE_4M.secboot.fd")
     accelerator = os.environ.get("KAIROS_INIT_ACCEL", "tcg")
-    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
                "-machine", "q35,smm=on,usb=off", "-m", str(options.memory),
                # One processor: with two, emulated, the kernel now and then dies of an int3 while it patches its own code.
                "-smp", "1", "-accel", accelerator, "-cpu", "qemu64",
@@ -253,6 +273,8 @@ def main():
                "-drive", f"if=none,id=esp,format=raw,file={work / 'esp.img'}",
                "-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x3",
                "-serial", f"file:{work / 'console.log'}", "-serial", f"file:{work / 'guest.txt'}"]
+    if not options.setup_mode:
+        command.append("-no-reboot")
     tpm = None
     if options.tpm:
         tpm, socket = start_tpm(work / "tpm")

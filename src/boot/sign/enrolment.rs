@@ -97,7 +97,7 @@ pub fn load_entries(path: &Path, owner: Option<Guid>) -> Result<Vec<SignatureEnt
     }
     if SignedUpdate::is_one(&bytes) {
         // It is signed, so it can be told whether it was changed.
-        SignedUpdate::parse(&bytes, &name)?.variable()?;
+        SignedUpdate::parse(&bytes, &name)?.signed_for()?;
     }
     let entries = SignatureList::parse(&bytes, &name)?;
     match entries.is_empty() {

@@ -42,7 +42,10 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
         }
         let contents = match closed {
             false => Err(format!("the PEM block {label:?} has no END line of its own")),
-            true => decode(&text).map_err(|error| format!("the PEM block {label:?} is not base64: {error}")),
+            true => decode(&text).map_err(|error| match error {
+                DecodeSliceError::DecodeError(error) => format!("the PEM block {label:?} is not base64: {error}"),
+                error => format!("the PEM block {label:?} is not base64: {error}"),
+            }),
         };
         blocks.push(Block { label: label.to_owned(), encrypted, contents });
     }

@@ -11,11 +11,15 @@ use cms::signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo};
 use const_oid::db::{rfc5911, rfc5912};
 use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, SetOfVec};
 use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag, TagNumber};
+use rsa::pkcs8::DecodePublicKey;
+use rsa::{Pkcs1v15Sign, RsaPublicKey};
+use sha2::{Digest, Sha256};
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::Certificate;
 use x509_cert::attr::Attribute;
 
 use super::asn1::{algorithm, time};
+use super::keys::{bits, check_bits};
 use super::{Hash, Identity, SignError};
 
 /// `SPC_INDIRECT_DATA_OBJID`.
@@ -77,8 +81,10 @@ pub(super) fn detached_pkcs7(digest: &[u8; 32], identity: &Identity) -> Result<V
 pub(super) struct DetachedSignature {
     /// The signer's certificate.
     pub(super) certificate: Certificate,
+    /// Of some signers: what is signed in place of the data, with their digest among it.
+    attributes: Option<SetOfVec<Attribute>>,
     /// RSASSA-PKCS1-v1_5.
-    pub(super) signature: Vec<u8>,
+    signature: Vec<u8>,
 }
 
 impl DetachedSignature {
@@ -93,8 +99,8 @@ impl DetachedSignature {
         let [signer] = signed.signer_infos.as_slice() else {
             return Err(format!("has {} signers, not one", signed.signer_infos.len()));
         };
-        if signer.signed_attrs.is_some() || signer.digest_alg.oid != rfc5912::ID_SHA_256 {
-            return Err("is not SHA-256 without signed attributes, which firmware asks for".to_owned());
+        if signer.digest_alg.oid != rfc5912::ID_SHA_256 {
+            return Err(format!("has a digest of type {}, not SHA-256", signer.digest_alg.oid));
         }
         let mut certificates = SliceReader::new(signed.certificates.value()).map_err(unreadable)?;
         while !certificates.is_finished() {
@@ -105,10 +111,40 @@ impl DetachedSignature {
                 serial_number: tbs.serial_number.clone(),
             });
             if identifier == signer.sid {
-                return Ok(Self { certificate, signature: signer.signature.as_bytes().to_vec() });
+                let (attributes, signature) = (signer.signed_attrs.clone(), signer.signature.as_bytes().to_vec());
+                return Ok(Self { certificate, attributes, signature });
             }
         }
         Err("does not hold its signer's certificate".to_owned())
+    }
+
+    /// The key of the signer's certificate. Says what is wrong, fitting behind "its signer's key".
+    pub(super) fn key(&self) -> Result<RsaPublicKey, String> {
+        let spki = &self.certificate.tbs_certificate.subject_public_key_info;
+        if let Some(raw) = spki.subject_public_key.as_bytes()
+            && let Ok(key) = rsa::pkcs1::RsaPublicKey::from_der(raw)
+        {
+            // Before any arithmetic, so that a hostile modulus costs nothing.
+            check_bits(bits(key.modulus.as_bytes()), "it").map_err(|error| format!("is refused: {error}"))?;
+        }
+        let der = spki.to_der().map_err(|error| format!("cannot be read: {error}"))?;
+        RsaPublicKey::from_public_key_der(&der).map_err(|error| format!("is not RSA: {error}"))
+    }
+
+    /// Whether this is a signature over data with this digest, by this key.
+    pub(super) fn holds(&self, key: &RsaPublicKey, digest: &[u8; 32]) -> bool {
+        let signed = match &self.attributes {
+            None => *digest,
+            Some(attributes) => {
+                let of_data = attributes.iter().find(|attribute| attribute.oid == rfc5911::ID_MESSAGE_DIGEST);
+                let values = of_data.map(|attribute| attribute.values.as_slice());
+                match (values, attributes.to_der()) {
+                    (Some([value]), Ok(der)) if value.value() == digest => Sha256::digest(der).into(),
+                    _ => return false,
+                }
+            }
+        };
+        key.verify(Pkcs1v15Sign::new::<Sha256>(), &signed, &self.signature).is_ok()
     }
 }
 

@@ -5,9 +5,7 @@
 //! as the specification asks. The same key, time and contents give the same bytes. Left out: updates that append
 //! (`EFI_VARIABLE_APPEND_WRITE`).
 
-use der::{DateTime, Decode};
-use rsa::pkcs1v15::Pkcs1v15Sign;
-use rsa::{RsaPublicKey, pkcs8::DecodePublicKey};
+use der::DateTime;
 use sha2::{Digest, Sha256};
 
 use super::guid::Guid;
@@ -23,6 +21,8 @@ const REVISION_AND_TYPE: [u8; 4] = [0x00, 0x02, 0xf1, 0x0e];
 const TIME: usize = 16;
 /// Non-volatile, for boot services and at run time, with time-based authenticated writes.
 pub const ATTRIBUTES: u32 = 0x27;
+/// `EFI_VARIABLE_APPEND_WRITE`: what `sbvarsign` signs unless told otherwise.
+const APPEND: u32 = 0x40;
 /// What a file of efivarfs may begin with: the attributes that UEFI defines, of which a variable has at least one.
 pub(super) const EFIVARFS_ATTRIBUTES: std::ops::RangeInclusive<u32> = 1..=0xff;
 
@@ -80,7 +80,7 @@ pub fn sign_variable(
     identity: &Identity,
 ) -> Result<Vec<u8>, SignError> {
     let time = efi_time(time)?;
-    let signature = detached_pkcs7(&signed_digest(variable, &time, contents), identity)?;
+    let signature = detached_pkcs7(&signed_digest(variable, ATTRIBUTES, &time, contents), identity)?;
     let length = CERTIFICATE_HEADER
         .checked_add(signature.len())
         .and_then(|length| u32::try_from(length).ok())
@@ -150,51 +150,37 @@ impl SignedUpdate {
         self.signature.certificate.tbs_certificate.subject.to_string()
     }
 
-    /// The variable that the signature is for. It holds for the certificate that the update itself carries: whether a
-    /// machine trusts that one, its firmware decides.
+    /// The variable that the signature is for, and whether it appends to it rather than replacing it. It holds for the
+    /// certificate that the update itself carries: whether a machine trusts that one, its firmware decides.
     ///
     /// # Errors
     /// [`SignError::Damaged`] if it is for none: something was changed after signing, or it is another's variable.
-    pub fn variable(&self) -> Result<Variable, SignError> {
+    pub fn signed_for(&self) -> Result<(Variable, bool), SignError> {
         let damaged = |reason: String| SignError::Damaged { name: self.name.clone(), reason };
-        let key = self.signature.public_key().map_err(|reason| damaged(format!("its signer's key {reason}")))?;
-        Variable::ALL
-            .into_iter()
-            .find(|variable| {
-                let digest = signed_digest(*variable, &self.time, &self.contents);
-                key.verify(Pkcs1v15Sign::new::<Sha256>(), &digest, &self.signature.signature).is_ok()
-            })
-            .ok_or_else(|| {
+        let key = self.signature.key().map_err(|reason| damaged(format!("its signer's key {reason}")))?;
+        let holds = |(variable, append): &(Variable, bool)| {
+            let attributes = if *append { ATTRIBUTES | APPEND } else { ATTRIBUTES };
+            self.signature.holds(&key, &signed_digest(*variable, attributes, &self.time, &self.contents))
+        };
+        Variable::ALL.into_iter().flat_map(|variable| [(variable, false), (variable, true)]).find(holds).ok_or_else(
+            || {
                 damaged(format!(
                     "the signature by {} does not hold for PK, KEK, db or dbx: it was changed after signing",
                     self.signer()
                 ))
-            })
-    }
-}
-
-impl DetachedSignature {
-    fn public_key(&self) -> Result<RsaPublicKey, String> {
-        let spki = &self.certificate.tbs_certificate.subject_public_key_info;
-        let der = der::Encode::to_der(spki).map_err(|error| format!("cannot be read: {error}"))?;
-        if let Some(raw) = spki.subject_public_key.as_bytes()
-            && let Ok(key) = rsa::pkcs1::RsaPublicKey::from_der(raw)
-        {
-            // Before any arithmetic, so that a hostile modulus costs nothing.
-            super::keys::check_bits(super::keys::bits(key.modulus.as_bytes()), "it").map_err(|e| e.to_string())?;
-        }
-        RsaPublicKey::from_public_key_der(&der).map_err(|error| format!("is not RSA: {error}"))
+            },
+        )
     }
 }
 
 /// What is signed: the variable's name in UTF-16 without an end, whose it is, attributes, time, contents.
-fn signed_digest(variable: Variable, time: &[u8; TIME], contents: &[u8]) -> [u8; 32] {
+fn signed_digest(variable: Variable, attributes: u32, time: &[u8; TIME], contents: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for unit in variable.name().encode_utf16() {
         hasher.update(unit.to_le_bytes());
     }
     hasher.update(variable.vendor().as_bytes());
-    hasher.update(ATTRIBUTES.to_le_bytes());
+    hasher.update(attributes.to_le_bytes());
     hasher.update(time);
     hasher.update(contents);
     hasher.finalize().into()
