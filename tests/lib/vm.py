@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
 
-    vm.py --uki FILE --work DIR [--keys DIR] [--tpm] [--devices none|many|vmware] [--memory MiB] [--timeout S]
+    vm.py --uki FILE --work DIR [--loader FILE] [--keys DIR] [--tpm] [--devices none|many|vmware] [--memory MiB] [--timeout S]
           [--until REGEX] [--fail REGEX] [--show] [--virt-fw-vars PROGRAM]
 
+--loader     this boot loader starts the UKI, which then lies in EFI/Linux; without it the firmware does
 --keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
 --tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
 --devices    many: dozens of emulated controllers and network cards; vmware: those that VMware gives its guests
@@ -102,13 +103,16 @@ def firmware_file(*names):
     sys.exit(f"vm.py: none of {', '.join(names)} in /usr/share/OVMF: install the package ovmf")
 
 
-def make_esp(uki, image):
-    """A FAT image that holds the UKI where the firmware looks on removable media."""
+def make_esp(uki, loader, image):
+    """A FAT image that holds the loader, or else the UKI, where the firmware looks on removable media."""
     size = (uki.stat().st_size + 64 * MIB) // MIB * MIB
     image.unlink(missing_ok=True)
     run("mkfs.vfat", "-F", "32", "-C", image, size // 1024)
     run("mmd", "-i", image, "::EFI", "::EFI/BOOT")
-    run("mcopy", "-i", image, uki, "::EFI/BOOT/BOOTX64.EFI")
+    run("mcopy", "-i", image, loader or uki, "::EFI/BOOT/BOOTX64.EFI")
+    if loader:
+        run("mmd", "-i", image, "::EFI/Linux")
+        run("mcopy", "-i", image, uki, "::EFI/Linux/kairos.efi")
 
 
 def make_variables(keys, template, variables, virt_fw_vars):
@@ -189,6 +193,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--uki", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--loader", type=Path)
     parser.add_argument("--keys", type=Path)
     parser.add_argument("--virt-fw-vars", default="virt-fw-vars")
     parser.add_argument("--tpm", action="store_true")
@@ -238,7 +243,7 @@ def main():
     work = options.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    make_esp(options.uki, work / "esp.img")
+    make_esp(options.uki, options.loader, work / "esp.img")
     variables = work / "vars.fd"
     make_variables(options.keys, firmware_file("OVMF_VARS_4M.fd"), variables, options.virt_fw_vars)
     code = firmware_file("OVMF_CODE_4M.secboot.fd")
