@@ -4,6 +4,14 @@
 //! is extended with the hash of the name (dot and one NUL included), then with the hash of the content; then with the hash
 //! of each boot phase word (without NUL). Only the sections' content matters, not where they lie in the file.
 
+pub mod compare;
+pub mod event;
+pub mod eventlog;
+pub mod firmware;
+pub mod image;
+pub mod prediction;
+mod secure_boot;
+
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
