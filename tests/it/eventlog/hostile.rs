@@ -75,7 +75,7 @@ fn wrong_headers_are_refused() {
         (header(&[(SM3, 0)]), "gives digests of the algorithm 0x0012 0 bytes"),
         (header(&[(SM3, 65)]), "gives digests of the algorithm 0x0012 65 bytes"),
         (header(&[(SHA1, 20), (SHA1, 20)]), "names the algorithm 0x0004 twice"),
-        (header(&vec![(SHA1, 20); 33]), "names 33 hash algorithms"),
+        (header(&[(SHA1, 20); 33]), "names 33 hash algorithms"),
         (header_with(b"Spec ID Event00\0"), "begins with \"Spec ID Event00\", not \"Spec ID Event03\""),
         (header_with(b"\x1b[2Jhostile"), r#"begins with "\u{1b}[2Jhostile""#),
         (header_with(b"Spec ID Event03\0"), "is cut short: 8 bytes are needed"),
