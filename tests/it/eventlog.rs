@@ -58,7 +58,7 @@ impl Machine {
 
     fn variables(&self) -> SecureBootVariables<'_> {
         SecureBootVariables {
-            enabled: self.variables["SecureBoot"].last() == Some(&1),
+            secure_boot: self.variables["SecureBoot"].get(4).map(|value| *value == 1),
             pk: &self.variables["PK"],
             kek: &self.variables["KEK"],
             db: &self.variables["db"],
@@ -149,7 +149,7 @@ fn replays_give_the_registers_of_the_machines() {
 fn predictions_give_the_registers_of_the_machines() {
     for name in MACHINES {
         let machine = Machine::fixture(name);
-        assert_eq!(machine.variables().enabled, name != "off");
+        assert_eq!(machine.variables().secure_boot == Some(true), name != "off");
         let prediction = prediction(&machine, &loaded(name), &sections(&fixture_text("uki")));
         assert_as_predicted(&machine, &prediction, name);
         let report = compare(&machine.log, &prediction).to_string();
@@ -164,7 +164,7 @@ fn the_stub_of_the_fixtures_has_the_kernel_measured_as_documented() {
         let machine = Machine::fixture(name);
         let kernel = digests(&fixture_text("kernel"))["image"].clone();
         let measured = machine.log.of_pcr(PCR_BOOT_PROGRAMS).any(|event| event.digests == kernel);
-        assert_eq!(measured, stub_has_kernel_measured(257, machine.variables().enabled), "{name}");
+        assert_eq!(measured, stub_has_kernel_measured(257, machine.variables().secure_boot == Some(true)), "{name}");
     }
     assert!([251, 258].iter().all(|version| !stub_has_kernel_measured(*version, false)));
 }
@@ -195,8 +195,13 @@ fn events_say_what_they_are_about() {
 fn variables_may_be_signature_lists_without_attributes() {
     let machine = Machine::fixture("direct");
     let bare = |name: &str| &machine.variables[name][4..];
-    let variables =
-        SecureBootVariables { enabled: true, pk: bare("PK"), kek: bare("KEK"), db: bare("db"), dbx: bare("dbx") };
+    let variables = SecureBootVariables {
+        secure_boot: Some(true),
+        pk: bare("PK"),
+        kek: bare("KEK"),
+        db: bare("db"),
+        dbx: bare("dbx"),
+    };
     let images = loaded("direct");
     assert_eq!(pcr7_events(&variables, &images).unwrap(), pcr7_events(&machine.variables(), &images).unwrap());
 }
@@ -313,7 +318,7 @@ fn a_changed_variable_is_named() {
         assert_eq!((difference.kind, difference.found.unwrap().number), (DifferenceKind::Changed, number), "{report}");
         assert_eq!(difference.expected.unwrap().input, format!("variable {name}"));
     }
-    let off = SecureBootVariables { enabled: false, ..machine.variables() };
+    let off = SecureBootVariables { secure_boot: Some(false), ..machine.variables() };
     let prediction = Prediction::new().with(7, pcr7_events(&off, &images).unwrap());
     let (difference, _) = difference(&machine, &prediction, 7);
     assert_eq!(difference.expected.unwrap().input, "variable SecureBoot");

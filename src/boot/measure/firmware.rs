@@ -37,8 +37,9 @@ const SECURITY_DATABASE: [u8; 16] =
 /// which have 4 bytes of attributes in front. A variable that is not set is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SecureBootVariables<'a> {
-    /// Whether Secure Boot is on: the variable `SecureBoot` is 1.
-    pub enabled: bool,
+    /// Whether Secure Boot is on: the variable `SecureBoot` is 1. Nothing where that variable does not exist: firmware
+    /// that was built without Secure Boot, which measures all five variables as empty.
+    pub secure_boot: Option<bool>,
     /// `PK`.
     pub pk: &'a [u8],
     /// `KEK`.
@@ -102,7 +103,7 @@ pub fn pcr7_events(
     let db = Database::parse("db", variables.db)?;
     let dbx = Database::parse("dbx", variables.dbx)?;
     let mut events = vec![
-        config(&GLOBAL, "SecureBoot", &[u8::from(variables.enabled)]),
+        config(&GLOBAL, "SecureBoot", variables.secure_boot.map(u8::from).as_slice()),
         config(&GLOBAL, "PK", pk.bytes()),
         config(&GLOBAL, "KEK", kek.bytes()),
         config(&SECURITY_DATABASE, "db", db.bytes()),
@@ -110,7 +111,7 @@ pub fn pcr7_events(
         separator(),
     ];
     // Without Secure Boot firmware verifies nothing.
-    let verified = if variables.enabled { images } else { &[] };
+    let verified = if variables.secure_boot == Some(true) { images } else { &[] };
     let mut measured = Vec::new();
     for image in verified {
         let Some(entry) = authority(&db, image) else {

@@ -64,14 +64,14 @@ fn log(bytes: &[u8]) {
 }
 
 fn variable(bytes: &[u8]) {
-    let variables = SecureBootVariables { enabled: false, pk: bytes, kek: bytes, db: bytes, dbx: bytes };
+    let variables = SecureBootVariables { secure_boot: Some(false), pk: bytes, kek: bytes, db: bytes, dbx: bytes };
     let unsigned = LoadedImage::new("unsigned", Digests::of(&[b"x"]), Vec::new());
     // As a signature too: the parser of PKCS#7 must not mind.
     let signed = LoadedImage::new("signed", Digests::of(&[b"x"]), vec![bytes.to_vec()]);
     match pcr7_events(&variables, &[]) {
         Ok(events) => {
             assert_eq!(events.len(), 6);
-            let on = SecureBootVariables { enabled: true, ..variables };
+            let on = SecureBootVariables { secure_boot: Some(true), ..variables };
             assert!(pcr7_events(&on, &[unsigned]).is_err());
             let _ = pcr7_events(&on, &[signed]);
         }

@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use kairos_init::boot::measure::event::{Digests, EventType};
-use kairos_init::boot::measure::firmware::{SecureBootVariables, pcr7_events};
+use kairos_init::boot::measure::firmware::{SecureBootVariables, pcr4_events, pcr7_events};
 use kairos_init::boot::measure::image::{LoadedImage, PredictError};
+use kairos_init::boot::measure::prediction::Prediction;
 use kairos_init::boot::pcr::Bank;
 
 use crate::roots;
@@ -69,7 +70,7 @@ fn certificate(name: &str) -> Vec<u8> {
 
 fn authorities(db: &[Vec<u8>], images: &[LoadedImage]) -> Result<Vec<String>, PredictError> {
     let db = db.concat();
-    let variables = SecureBootVariables { enabled: true, db: &db, ..SecureBootVariables::default() };
+    let variables = SecureBootVariables { secure_boot: Some(true), db: &db, ..SecureBootVariables::default() };
     let events = pcr7_events(&variables, images)?;
     let authorities = events.into_iter().filter(|event| event.kind == EventType::EFI_VARIABLE_AUTHORITY);
     Ok(authorities.map(|event| event.what).collect())
@@ -134,9 +135,21 @@ fn an_unsigned_image_may_be_in_db_by_its_digest() {
     let found = authorities(&lists, std::slice::from_ref(&image)).unwrap();
     assert_eq!(found, [format!("variable db: the digest {}", hex::encode(&digest))]);
     // Without Secure Boot nothing is verified.
-    let off = pcr7_events(&SecureBootVariables::default(), &[image]).unwrap();
+    let off = SecureBootVariables { secure_boot: Some(false), ..SecureBootVariables::default() };
+    let off = pcr7_events(&off, &[image]).unwrap();
     assert_eq!(off.len(), 6);
     assert_eq!(off[5].digests, Digests::of(&[&[0; 4]]));
+}
+
+/// The values that every machine of this kind has: OVMF without Secure Boot, from tpm2-tools'
+/// `test/integration/fixtures/event-sd-boot-fedora37.bin.yaml`, whose PCR 4 saw no program but what firmware brings.
+#[test]
+fn firmware_without_secure_boot_has_the_well_known_pcr_7() {
+    let events = pcr7_events(&SecureBootVariables::default(), &[]).unwrap();
+    let prediction = Prediction::new().with(7, events).with(4, pcr4_events(&[]));
+    let value = |pcr| hex::encode(prediction.value(pcr, Bank::Sha256).unwrap());
+    assert_eq!(value(7), "b5710bf57d25623e4019027da116821fa99f5c81e9e38b87671cc574f9281439");
+    assert_eq!(value(4), "7a94ffe8a7729a566d3d3c577fcb4b6b1e671f31540375f80eae6382ab785e35");
 }
 
 #[test]
