@@ -20,8 +20,9 @@ use kairos_init::boot::measure::prediction::Prediction;
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::section::SectionName;
 
-/// Started by firmware; started by systemd-boot; started by firmware with Secure Boot off. Stub 257.13.
-const MACHINES: [&str; 3] = ["direct", "loaded", "off"];
+/// Started by firmware; by systemd-boot; by firmware with Secure Boot off; by systemd-boot, verified by two entries of db,
+/// one of them a certificate authority; by firmware, verified by its digest in db. Stub 257.13.
+const MACHINES: [&str; 5] = ["direct", "loaded", "off", "chained", "hashed"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/eventlogs")
@@ -89,14 +90,18 @@ fn fixture_text(name: &str) -> String {
     fs::read_to_string(fixtures().join(format!("{name}.txt"))).unwrap()
 }
 
-/// The programs that a fixture's machine loaded.
+/// The programs that a fixture's machine loaded; signed otherwise than on the first machines where its folder has them.
 fn loaded(machine: &str) -> Vec<LoadedImage> {
     let programs: &[&str] = match machine {
-        "direct" => &["uki"],
-        "loaded" => &["loader", "uki"],
+        "direct" | "hashed" => &["uki"],
+        "loaded" | "chained" => &["loader", "uki"],
         _ => &["uki", "kernel"],
     };
-    programs.iter().map(|name| image(&format!("{name}.efi"), &fixture_text(name))).collect()
+    let text = |name: &str| {
+        let own = fs::read_to_string(fixtures().join(machine).join(format!("{name}.txt")));
+        own.unwrap_or_else(|_| fixture_text(name))
+    };
+    programs.iter().map(|name| image(&format!("{name}.efi"), &text(name))).collect()
 }
 
 /// The sections that are measured, in the order of measurement.
@@ -154,6 +159,22 @@ fn predictions_give_the_registers_of_the_machines() {
         assert_as_predicted(&machine, &prediction, name);
         let report = compare(&machine.log, &prediction).to_string();
         assert!(report.starts_with("PCR 4: as predicted ("), "{report}");
+    }
+}
+
+/// As EDK2 does: the first entry of db that verifies an image, each once, whatever else is in db.
+#[test]
+fn the_entries_of_db_are_those_that_the_firmware_named() {
+    for (name, entries) in [
+        ("loaded", &["CN=Kairos db"][..]),
+        ("chained", &["CN=Other", "CN=Root"]),
+        ("hashed", &["the digest 08ca8260"]),
+        ("off", &[]),
+    ] {
+        let events = pcr7_events(&Machine::fixture(name).variables(), &loaded(name)).unwrap();
+        let named: Vec<_> = events[6..].iter().map(|event| event.what.as_str()).collect();
+        assert_eq!(named.len(), entries.len(), "{name}: {named:?}");
+        assert!(named.iter().zip(entries).all(|(what, entry)| what.contains(entry)), "{name}: {named:?}");
     }
 }
 
