@@ -4,6 +4,7 @@
 
 mod hostile;
 mod images;
+mod mutated;
 
 use std::collections::BTreeMap;
 use std::fs;

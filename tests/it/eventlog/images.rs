@@ -35,7 +35,7 @@ fn loader() -> Vec<u8> {
 
 /// Certificates: `ca`, `leaf` issued by it, `other`, `forged` with the subject of `ca`; and `signed.efi`, the boot loader
 /// signed by `leaf`.
-fn signed() -> &'static Path {
+pub(super) fn signed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("eventlog-keys");
