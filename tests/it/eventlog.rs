@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kairos_init::boot::measure::compare::{Difference, DifferenceKind, compare};
+use kairos_init::boot::measure::compare::{Difference, DifferenceKind, Verdict, compare};
 use kairos_init::boot::measure::event::{Digests, EventType};
 use kairos_init::boot::measure::eventlog::EventLog;
 use kairos_init::boot::measure::firmware::{
     PCR_BOOT_PROGRAMS, PCR_SECURE_BOOT, SecureBootVariables, pcr4_events, pcr7_events, stub_has_kernel_measured,
 };
 use kairos_init::boot::measure::image::LoadedImage;
-use kairos_init::boot::measure::prediction::Prediction;
+use kairos_init::boot::measure::prediction::{ExpectedEvent, Prediction};
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::section::SectionName;
 
@@ -344,6 +344,62 @@ fn a_changed_variable_is_named() {
     let prediction = Prediction::new().with(7, pcr7_events(&off, &images).unwrap());
     let (difference, _) = difference(&machine, &prediction, 7);
     assert_eq!(difference.expected.unwrap().input, "variable SecureBoot");
+}
+
+/// The digest of one bank alone: the register of that bank differs, and that bank is the one to be shown.
+#[test]
+fn a_difference_in_one_bank_alone_is_seen() {
+    let machine = Machine::fixture("direct");
+    let good = pcr4_events(&loaded("direct"));
+    for bank in Bank::ALL {
+        let mut events = good.clone();
+        let digests = events[2]
+            .digests
+            .iter()
+            .map(|(of, digest)| (of, if of == bank { vec![0xee; bank.width()] } else { digest.to_vec() }));
+        events[2].digests = Digests::new(digests.collect()).unwrap();
+        let (difference, report) = difference(&machine, &Prediction::new().with(4, events), 4);
+        assert_eq!((difference.kind, difference.bank), (DifferenceKind::Changed, bank), "{report}");
+        assert!(report.contains(&format!("{bank} {}", "ee".repeat(bank.width()))), "{report}");
+    }
+}
+
+#[test]
+fn nothing_in_common_is_not_equal() {
+    let machine = Machine::fixture("direct");
+    let only = |events: Vec<ExpectedEvent>, bank: Bank| -> Vec<ExpectedEvent> {
+        let one = |event: ExpectedEvent| {
+            let digests = event.digests.get(bank).map(|digest| (bank, digest.to_vec())).into_iter().collect();
+            ExpectedEvent { digests: Digests::new(digests).unwrap(), ..event }
+        };
+        events.into_iter().map(one).collect()
+    };
+    let events = pcr4_events(&loaded("direct"));
+    // One bank is enough; an event without any is not.
+    assert!(compare(&machine.log, &Prediction::new().with(4, only(events.clone(), Bank::Sha384))).is_equal());
+    let mut none = events;
+    none[1].digests = Digests::default();
+    let prediction = Prediction::new().with(4, none);
+    assert_eq!(prediction.value(4, Bank::Sha256), None);
+    let comparison = compare(&machine.log, &prediction);
+    assert!(!comparison.is_equal() && comparison.first_difference().is_none());
+    assert_eq!(comparison.pcrs[0].verdict, Verdict::NoCommonBank);
+    assert!(comparison.to_string().starts_with("PCR 4: cannot be compared: "), "{comparison}");
+}
+
+#[test]
+fn comparisons_are_written_as_json() {
+    let machine = Machine::fixture("loaded");
+    let prediction =
+        Prediction::new().with(4, pcr4_events(&loaded("direct"))).with_pcr11(&sections(&fixture_text("uki")));
+    let json = serde_json::to_value(compare(&machine.log, &prediction)).unwrap();
+    let differs = &json["pcrs"][0]["verdict"]["differs"];
+    assert_eq!(differs["kind"], "unexpected");
+    assert_eq!(differs["bank"], "sha256");
+    assert_eq!(differs["found"]["type"], "EV_EFI_BOOT_SERVICES_APPLICATION");
+    assert_eq!(differs["found"]["subject"], r"\EFI\BOOT\BOOTX64.EFI");
+    assert_eq!(differs["expected"]["input"], "the file uki.efi");
+    assert_eq!(json["pcrs"][1], serde_json::json!({ "pcr": 11, "verdict": { "equal": { "events": 14 } } }));
 }
 
 /// A machine that was booted just now; `tests/boot.sh` says which: `EVENTLOG_MACHINE` is the folder with what the guest
