@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Boots what the main job made, in QEMU with OVMF (emulated: no KVM is needed, so it takes minutes).
-#   tests/boot.sh [measured] [tampered] [drivers] [guests] [enroll]      all by default
-# measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 11 is what was predicted
+#   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal]      all by default
+# measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 4, 7 and 11 are what was predicted,
+#           and so is every event of them in the machine's log
+# loaded    the same through systemd-boot
 # tampered  Secure Boot enforced: with one byte changed in .initrd or in .cmdline it does not start
 # drivers   a machine with dozens of emulated devices: the same drivers bind with the slimmed and the unslimmed UKI
 # guests    the UKIs of x86-vm-kvm and x86-vm-vmware, on the devices that QEMU has of these: the same drivers bind, and both
@@ -41,7 +43,28 @@ vm() {
 measured() {
     step "boot under enforced Secure Boot, with a TPM"
     vm measured "$slim" --keys "$test_keys" --tpm --timeout 600 || return 1
-    python3 "$here/lib/check_boot.py" measured "$vms/measured/guest.txt" "$test_dir/slim/pcrs.json"
+    python3 "$here/lib/check_boot.py" measured "$vms/measured/guest.txt" "$test_dir/slim/pcrs.json" &&
+        events measured "$slim"
+}
+
+# events NAME IMAGE...: the event log of a machine that was booted, against the programs that it loaded.
+events() {
+    local name=$1 images
+    shift
+    images=$(IFS=:; printf %s "$*")
+    python3 "$here/lib/guest_blobs.py" "$vms/$name/guest.txt" "$vms/$name/sent" || return 1
+    (cd "$project" && EVENTLOG_MACHINE=$vms/$name/sent EVENTLOG_IMAGES=$images cargo test --locked --quiet --test it -- \
+        --exact eventlog::a_machine_is_as_predicted --ignored) || return 1
+}
+
+loaded() {
+    local loader=$test_dir/loader.efi
+    step "boot under enforced Secure Boot, with a TPM, through systemd-boot"
+    sbsign --key "$test_keys/db.key" --cert "$test_keys/db.pem" --output "$loader" \
+        "$cache/boot/usr/lib/systemd/boot/efi/systemd-bootx64.efi" || return 1
+    vm loaded "$slim" --loader "$loader" --keys "$test_keys" --tpm --timeout 600 &&
+        python3 "$here/lib/check_boot.py" measured "$vms/loaded/guest.txt" "$test_dir/slim/pcrs.json" &&
+        events loaded "$loader" "$slim"
 }
 
 # tampered SECTION: the firmware must say that it refuses, and neither the stub nor the kernel may say a word.
@@ -101,8 +124,8 @@ enroll() {
         --until 'Security.*[Vv]iolation|Access [Dd]enied' --fail 'EFI stub|Linux version'
 }
 
-[ $# -gt 0 ] || set -- measured tampered drivers guests enroll
-install_packages "${quickstart_packages[@]}" "${boot_packages[@]}"
+[ $# -gt 0 ] || set -- measured loaded tampered drivers guests enroll unseal
+install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" sbsigntool
 install_virt_fw_vars
 build_binary
 root_boot
@@ -111,7 +134,11 @@ for part in "$@"; do
     case $part in
     measured)
         make_slim
-        verdict "boots under Secure Boot, PCR 11 as predicted" measured
+        verdict "boots under Secure Boot, PCR 4, 7 and 11 as predicted" measured
+        ;;
+    loaded)
+        make_slim
+        verdict "boots through systemd-boot, PCR 4, 7 and 11 as predicted" loaded
         ;;
     tampered)
         make_slim
@@ -131,7 +158,8 @@ for part in "$@"; do
         verdict "guests keep their drivers" guests
         ;;
     enroll) verdict "keys are enrolled, and hold" enroll ;;
-    *) die "no such part: $part (measured, tampered, drivers, guests, enroll)" ;;
+    unseal) verdict "a disk unlocks for signed policies, and for no other" unseal ;;
+    *) die "no such part: $part (measured, loaded, tampered, drivers, guests, enroll, unseal)" ;;
     esac
 done
 say "$passed passed, $failed failed"

@@ -10,6 +10,7 @@ mod cli;
 mod closure;
 mod depmod;
 mod duplicates;
+mod eventlog;
 mod hardware;
 mod initrd;
 mod inventory;

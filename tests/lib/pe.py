@@ -5,10 +5,13 @@
     pe.py dump FILE DIR            each section's content (virtual size) as DIR/NAME without the dot
     pe.py flip FILE OFFSET         changes the lowest bit of one byte, in place
     pe.py flip FILE SECTION        the same in the middle of a section
+    pe.py digests FILE             "WHAT BANK DIGEST" of each section's content and of what Authenticode covers ("image"),
+                                   and "pkcs7 der HEX" of the first signature
     pe.py signed FILE NUMBER       "OFFSET what" for bytes that the Authenticode signature covers: one of every header
                                    field, and NUMBER of every section
 """
 
+import hashlib
 import struct
 import sys
 from pathlib import Path
@@ -86,6 +89,22 @@ def signed(pe, number):
             yield raw + place, f"{name} at byte {place} of {raw_size}"
 
 
+def digests(path, pe):
+    """What firmware and stub measure: (what, bank, digest)."""
+    data = Path(path).read_bytes()
+    certificates, size = unpack(data, pe.optional + 112 + 8 * 4, "II")
+    end = certificates if size else len(data)
+    covered = data[:pe.optional + 64] + data[pe.optional + 68:pe.optional + 144] + data[pe.optional + 152:end] + data[end + size:]
+    parts = [("image", covered)]
+    parts += [(name, data[raw:raw + min(virtual_size, raw_size)]) for name, raw, virtual_size, raw_size, _ in pe.sections]
+    for what, content in parts:
+        for bank in ["sha1", "sha256", "sha384", "sha512"]:
+            yield what, bank, hashlib.new(bank, content).hexdigest()
+    if size:
+        length, = unpack(data, certificates, "I")
+        yield "pkcs7", "der", data[certificates + 8:certificates + length].hex()
+
+
 def flip(path, offset):
     with open(path, "r+b") as file:
         file.seek(offset)
@@ -112,6 +131,9 @@ def main():
         flip(path, raw + size // 2)
     elif command == "flip":
         flip(path, int(rest[0]))
+    elif command == "digests":
+        for words in digests(path, pe):
+            print(*words)
     elif command == "signed":
         for offset, what in signed(pe, int(rest[0])):
             print(offset, what)

@@ -74,7 +74,7 @@ fill_arm64-base() {
 fill_boot() {
     local dir=$1 guest=$project/tests/lib/guest
     as_root cp -a --reflink=auto "$cache/base/." "$dir" &&
-        as_root install -m 755 "$guest/kairos-init-test" "$dir/usr/local/sbin/kairos-init-test" &&
+        as_root install -m 755 "$guest/kairos-init-test" "$guest/kairos-init-tpm-log" "$dir/usr/local/sbin/" &&
         as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&
         as_root ln -s ../kairos-init-test.service "$dir/etc/systemd/system/multi-user.target.wants/"
 }

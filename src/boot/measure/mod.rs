@@ -8,6 +8,14 @@
 //! follows a `.profile` to that one alone, and takes the place of the common section of the same name. Of several `.dtbauto`
 //! the stub takes the one that fits the machine, or none; so for `.efifw`.
 
+pub mod compare;
+pub mod event;
+pub mod eventlog;
+pub mod firmware;
+pub mod image;
+pub mod prediction;
+mod secure_boot;
+
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
