@@ -8,6 +8,7 @@ pub(crate) mod render;
 mod run;
 mod slim;
 mod uki;
+mod verify;
 mod why;
 
 use std::path::{Path, PathBuf};

@@ -27,6 +27,7 @@ pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
         UkiCommand::Build(args) => run_build(&args, global),
         UkiCommand::Inspect(args) => run_inspect(&args, global),
         UkiCommand::Measure(args) => run_measure(&args, global),
+        UkiCommand::Verify(args) => super::verify::run(&args, global),
     }
 }
 
