@@ -19,4 +19,5 @@ mod select;
 mod sign;
 mod slim;
 mod uki;
+mod verify;
 mod why;

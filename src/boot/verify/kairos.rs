@@ -24,21 +24,26 @@ const NEEDED: [&str; 11] = [
 /// Beyond this much memory the estimate is a warning: a usual small machine.
 const RAM_WARNING: u64 = 4 << 30;
 
+/// Whether an image is Kairos': what immucore asks of it concerns no other.
+pub(super) fn is_kairos(cmdline: &[u8], unpacked: Option<&Unpacked>) -> bool {
+    asks_for_immucore(cmdline)
+        || unpacked.is_some_and(|unpacked| unpacked.listing.items.contains_key("usr/bin/immucore"))
+}
+
+/// immucore's own test: anywhere on the command line.
+fn asks_for_immucore(cmdline: &[u8]) -> bool {
+    String::from_utf8_lossy(cmdline).contains("rd.immucore.uki")
+}
+
 /// Checks one profile's command line and root.
 pub(super) fn check(cmdline: &[u8], unpacked: Option<&Unpacked>, report: &mut Report) {
+    let asks = asks_for_immucore(cmdline);
     let cmdline = String::from_utf8_lossy(cmdline);
-    let asks = cmdline.contains("rd.immucore.uki");
     let Some(unpacked) = unpacked else {
         report.skip("immucore", "the initrd was not unpacked");
         return;
     };
     let listing = &unpacked.listing;
-    let has = listing.items.contains_key("usr/bin/immucore");
-    if !asks && !has {
-        report
-            .skip("immucore", "no Kairos image: no rd.immucore.uki on the command line and no immucore in the initrd");
-        return;
-    }
     let mut problems = root_problems(listing);
     if !asks {
         let why = "rd.immucore.uki is not on the command line: immucore would look for another root (immucore main.go)";
@@ -52,6 +57,7 @@ pub(super) fn check(cmdline: &[u8], unpacked: Option<&Unpacked>, report: &mut Re
         .all("immucore", problems, || "command line, /init, directories and programs are as it wants them".to_owned());
     check_agent(listing, report);
     check_modules(listing, report);
+    check_tpm(listing, report);
 }
 
 fn root_problems(listing: &Listing) -> Vec<(Outcome, String)> {
@@ -158,11 +164,10 @@ fn check_modules(listing: &Listing, report: &mut Report) {
     }
 }
 
-/// The kernel's modules are those of `.uname`, and the drivers of TPMs.
-pub(super) fn check_drivers(uname: Option<&[u8]>, unpacked: &Unpacked, report: &mut Report) {
-    let listing = &unpacked.listing;
+/// The kernel's modules are those of `.uname`.
+pub(super) fn check_release(uname: Option<&[u8]>, listing: &Listing, report: &mut Report) {
     if listing.modules.is_empty() {
-        report.skip("tpm-drivers", "there are no modules in the initrd");
+        report.skip("kernel-modules", "there are no modules in the initrd");
         return;
     }
     let releases: Vec<&str> = listing.modules.keys().map(String::as_str).collect();
@@ -183,6 +188,10 @@ pub(super) fn check_drivers(uname: Option<&[u8]>, unpacked: &Unpacked, report: &
             report.pass("kernel-modules", shown(uname.as_bytes()));
         }
     }
+}
+
+/// The drivers of TPMs: what is no part of the kernel comes too late for immucore.
+fn check_tpm(listing: &Listing, report: &mut Report) {
     let is_tpm = |name: &&str| name.starts_with("tpm_") && !matches!(*name, "tpm_vtpm_proxy" | "tpm_tis_core");
     let modules: Vec<&str> = listing.modules.values().flatten().map(String::as_str).filter(is_tpm).collect();
     let builtin: Vec<&str> = listing.builtin.values().flatten().map(String::as_str).filter(is_tpm).collect();

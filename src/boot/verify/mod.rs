@@ -317,9 +317,15 @@ fn check_kairos(
     let unpacked = profile.get(SectionName::Initrd).and_then(|index| initrds.get(&index)?.as_ref().ok());
     if let Some(unpacked) = unpacked {
         kairos::check_ram(opened.image.length, unpacked, report);
-        kairos::check_drivers(opened.text(profile, SectionName::Uname), unpacked, report);
+        kairos::check_release(opened.text(profile, SectionName::Uname), &unpacked.listing, report);
     }
-    kairos::check(opened.text(profile, SectionName::Cmdline).unwrap_or_default(), unpacked, report);
+    let cmdline = opened.text(profile, SectionName::Cmdline).unwrap_or_default();
+    if !kairos::is_kairos(cmdline, unpacked) {
+        let why = "no Kairos image: no rd.immucore.uki on the command line, no immucore in the initrd";
+        report.skip("immucore", why);
+        return;
+    }
+    kairos::check(cmdline, unpacked, report);
     signature::check_agent(&opened.table, request.db.as_ref(), report);
 }
 
