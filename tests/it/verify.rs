@@ -1,5 +1,8 @@
 //! `uki verify` against UKIs of several makers, and against every way to spoil one.
 
+mod machines;
+mod ukify;
+
 use std::io::{Cursor, Write};
 use std::path::Path;
 use std::process::Command;

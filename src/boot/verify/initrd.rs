@@ -14,8 +14,10 @@ const PATH_MAX: u64 = 4096;
 const HEADER: usize = 110;
 /// Memory that an xz stream may ask for, its dictionary above all.
 const XZ_LIMIT: u64 = 128 << 20;
-/// A file of which the content is wanted is no larger than this.
-const CONTENT_LIMIT: u64 = 64 << 20;
+/// More than any machine unpacks; a small file could ask for weeks of work.
+const BYTES_LIMIT: u64 = 64 << 30;
+/// Parts that are named in the report.
+const PARTS: usize = 8;
 
 /// What an initrd unpacks to.
 #[derive(Debug, Default)]
@@ -28,6 +30,15 @@ pub(super) struct Unpacked {
     pub(super) window: u64,
     /// What was found of the paths that matter.
     pub(super) listing: Listing,
+}
+
+impl Unpacked {
+    /// Each change of the compression once.
+    fn part(&mut self, name: &'static str) {
+        if self.parts.last() != Some(&name) && self.parts.len() < PARTS {
+            self.parts.push(name);
+        }
+    }
 }
 
 /// Why an initrd cannot be unpacked.
@@ -55,9 +66,7 @@ pub(super) fn unpack(source: &dyn Source, offset: u64, length: u64) -> Result<Un
         match first {
             0 => input.consume(1),
             b'0' if input.position.is_multiple_of(4) => {
-                if out.parts.last() != Some(&"cpio") {
-                    out.parts.push("cpio");
-                }
+                out.part("cpio");
                 archive(&mut input, &mut out)?;
             }
             _ => compressed(&mut input, &mut out)?,
@@ -79,14 +88,14 @@ fn compressed<R: Read>(input: &mut Counted<BufReader<R>>, out: &mut Unpacked) ->
                 WINDOW_LIMIT >> 20
             ));
         }
-        out.parts.push("zstd");
+        out.part("zstd");
         out.window = out.window.max(window);
         let mut decoder = zstd::Decoder::with_buffer(input).map_err(Trouble::Io)?.single_frame();
         decoder.window_log_max(27).map_err(Trouble::Io)?;
         return content(decoder, "zstd", out);
     }
     if head.starts_with(&[0x1f, 0x8b]) {
-        out.parts.push("gzip");
+        out.part("gzip");
         return content(flate2::bufread::GzDecoder::new(input), "gzip", out);
     }
     if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
@@ -96,7 +105,7 @@ fn compressed<R: Read>(input: &mut Counted<BufReader<R>>, out: &mut Unpacked) ->
                 "its xz stream has another check than CRC32, which the kernel does not know: use --check=crc32",
             );
         }
-        out.parts.push("xz");
+        out.part("xz");
         let stream = xz2::stream::Stream::new_stream_decoder(XZ_LIMIT, 0);
         let stream = stream.map_err(|error| Trouble::Unknown(format!("xz: {error}")))?;
         return content(xz2::bufread::XzDecoder::new_stream(input, stream), "xz", out);
@@ -171,7 +180,7 @@ fn archive(input: &mut impl Input, out: &mut Unpacked) -> Result<(), Trouble> {
         }
         let path: Vec<u8> =
             name.strip_prefix(b"./").unwrap_or(&name).iter().copied().skip_while(|byte| *byte == b'/').collect();
-        let keep = is_link || (Listing::wants(&path) && length <= CONTENT_LIMIT);
+        let keep = is_link || length <= Listing::wants(&path);
         let mut kept = Vec::new();
         let count = match keep {
             true => input.by_ref().take(length).read_to_end(&mut kept).map(|count| count as u64),
@@ -184,6 +193,9 @@ fn archive(input: &mut impl Input, out: &mut Unpacked) -> Result<(), Trouble> {
         // What tmpfs takes: whole pages for what has content.
         let pages = if is_link { 0 } else { length.div_ceil(4096).saturating_mul(4096) };
         out.bytes = out.bytes.saturating_add(pages);
+        if out.bytes > BYTES_LIMIT {
+            return refused(format!("it unpacks to more than {} GiB", BYTES_LIMIT >> 30));
+        }
         out.listing.add(path, u32::try_from(mode).unwrap_or(0), length, kept);
     }
 }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// More modules than any kernel has.
 const MODULES: usize = 1 << 15;
 /// More kernels than any image has.
-const RELEASES: usize = 64;
+const RELEASES: usize = 8;
+/// Longer names than the kernel takes of modules (`MODULE_NAME_LEN`) and releases (`__NEW_UTS_LEN`).
+const NAME_LIMIT: usize = 64;
 
 /// Paths whose existence is asked for.
 const PATHS: [&str; 36] = [
@@ -81,9 +83,13 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Whether the content of this file is to be kept.
-    pub(super) fn wants(path: &[u8]) -> bool {
-        path == b"etc/kairos-release" || module_file(path).is_some_and(|(_, file)| file == "modules.builtin")
+    /// How much of this file's content is kept, bytes: files of text that are looked into.
+    pub(super) fn wants(path: &[u8]) -> u64 {
+        match module_file(path) {
+            Some((_, "modules.builtin")) => 4 << 20,
+            None if path == b"etc/kairos-release" => 64 << 10,
+            _ => 0,
+        }
     }
 
     pub(super) fn add(&mut self, path: Vec<u8>, mode: u32, length: u64, content: Vec<u8>) {
@@ -135,12 +141,18 @@ impl Listing {
 fn module_file(path: &[u8]) -> Option<(&str, &str)> {
     let path = std::str::from_utf8(path).ok()?;
     let below = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/")?;
-    below.split_once('/')
+    let (release, file) = below.split_once('/')?;
+    is_name(release).then_some((release, file))
 }
 
 /// The name of a module by its file: without directory, `.ko` and compression, `_` for `-`.
 fn module_name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     let stem = ["", ".zst", ".xz", ".gz"].iter().find_map(|end| file.strip_suffix(end)?.strip_suffix(".ko"))?;
-    Some(stem.replace('-', "_"))
+    is_name(stem).then(|| stem.replace('-', "_"))
+}
+
+/// Whether a kernel could have a module or a release of this name; what else there is would only fill memory and terminals.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -166,7 +166,9 @@ impl Found {
         let signer = signer.ok_or("the signature does not carry its signer's certificate")?;
         let algorithm = info.signature_algorithm.oid;
         let is_rsa = algorithm == rfc5912::RSA_ENCRYPTION || trust::rsa_digest(algorithm) == Some(self.bank);
-        if !is_rsa {
+        // RFC 8017 wants NULL; some leave it out.
+        let parameters = info.signature_algorithm.parameters.as_ref();
+        if !is_rsa || parameters.is_some_and(|value| !value.is_null()) {
             return Err(format!("the signature's algorithm is {algorithm}: only RSA can be checked here"));
         }
         let attributes = info.signed_attrs.as_ref().ok_or("the signature has no signed attributes")?;

@@ -96,7 +96,11 @@ fn is_issuer(issuer: &Certificate, certificate: &Certificate) -> bool {
     if issuer.tbs_certificate.subject != certificate.tbs_certificate.issuer || !may_issue(issuer) {
         return false;
     }
-    let Some(bank) = rsa_digest(certificate.signature_algorithm.oid) else { return false };
+    // The algorithm stands in a certificate twice, once signed and once not.
+    let algorithm = &certificate.signature_algorithm;
+    let Some(bank) = rsa_digest(algorithm.oid).filter(|_| *algorithm == certificate.tbs_certificate.signature) else {
+        return false;
+    };
     let (Ok(key), Ok(body)) = (public_key(issuer), certificate.tbs_certificate.to_der()) else { return false };
     let signature = certificate.signature.raw_bytes();
     key.verify(scheme(bank), &hash(bank, &[&body]), signature).is_ok()
