@@ -142,13 +142,15 @@ impl Image {
     }
 
     /// What the stub may be asked to start: the base alone, or each profile over the base. Numbers are indexes into
-    /// `sections`. The stub takes profile 0 where nothing else is asked for, so that with profiles the bare base is never used.
+    /// `sections`. The stub takes profile 0 where nothing else is asked for: with profiles the bare base is never used.
     pub(super) fn profiles(&self) -> Vec<Profile> {
         let heads: Vec<usize> = (0..self.sections.len())
             .filter(|&index| self.sections.get(index).and_then(Section::known) == Some(SectionName::Profile))
             .collect();
         let known = |range: std::ops::Range<usize>| -> Vec<(SectionName, usize)> {
-            range.filter_map(|index| Some((self.sections.get(index)?.known()?, index))).collect()
+            // What is empty is, for the stub, not there.
+            let there = |index: usize| self.sections.get(index).filter(|section| section.virtual_size > 0);
+            range.filter_map(|index| Some((there(index)?.known()?, index))).collect()
         };
         let Some(&first) = heads.first() else {
             return vec![Profile { number: None, own: known(0..self.sections.len()), base: Vec::new() }];

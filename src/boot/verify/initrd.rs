@@ -61,8 +61,7 @@ pub(super) fn unpack(source: &dyn Source, offset: u64, length: u64) -> Result<Un
     let mut input =
         Counted { inner: BufReader::with_capacity(128 << 10, Part::new(source, offset, length)), position: 0 };
     let mut out = Unpacked::default();
-    loop {
-        let Some(first) = input.peek()? else { break };
+    while let Some(first) = input.peek()? {
         match first {
             0 => input.consume(1),
             b'0' if input.position.is_multiple_of(4) => {
@@ -83,7 +82,7 @@ fn compressed<R: Read>(input: &mut Counted<BufReader<R>>, out: &mut Unpacked) ->
         let window = zstd_window(head).unwrap_or(0);
         if window > WINDOW_LIMIT {
             return refused(format!(
-                "its zstd window is {} MiB, more than the {} MiB that the kernel takes: compress without --ultra --long=28 and more",
+                "its zstd window is {} MiB, more than the {} MiB that the kernel takes: use --long=27",
                 window >> 20,
                 WINDOW_LIMIT >> 20
             ));
@@ -326,7 +325,7 @@ mod tests {
     }
 
     fn parts(bytes: &[u8]) -> Result<Vec<&'static str>, String> {
-        match unpack(bytes, 0, bytes.len() as u64) {
+        match unpack(&bytes, 0, bytes.len() as u64) {
             Ok(unpacked) => Ok(unpacked.parts),
             Err(Trouble::Refused(problem)) => Err(problem),
             Err(other) => panic!("{other:?}"),

@@ -206,7 +206,7 @@ fn check_tpm(listing: &Listing, report: &mut Report) {
         let list = some(&modules, modules.len());
         report.warn(
             "tpm-drivers",
-            format!("all TPM drivers are modules ({list}): immucore extends PCR 11 before udev loads them, so nothing unseals"),
+            format!("all TPM drivers are modules ({list}), loaded after immucore has extended PCR 11: nothing unseals"),
         );
     } else if modules.iter().any(|name| *name != "tpm_ftpm_tee") {
         let (built, list) = (some(&builtin, builtin.len()), some(&modules, modules.len()));

@@ -89,9 +89,6 @@ fn layout_problems(image: &Image) -> Vec<String> {
     let (mut raw, mut memory) = (headers, headers);
     for section in &image.sections {
         let name = &section.name;
-        if section.virtual_size == 0 {
-            problems.push(format!("section {name:?} is empty in memory"));
-        }
         if section.virtual_address < memory {
             problems
                 .push(format!("section {name:?} begins at {:#x}, within what is before it", section.virtual_address));
@@ -137,17 +134,13 @@ pub(super) fn check_kernel(source: &dyn Source, image: &Image, report: &mut Repo
         };
         let problems = kernel_problems(&kernel, image);
         report.all("kernel", problems, || {
-            format!("{} for {}", "a PE image", machine_name(kernel.machine).unwrap_or("this machine"))
+            format!("a PE image for {}", machine_name(kernel.machine).unwrap_or("this machine"))
         });
         match (image.dll_characteristics & NX_COMPAT != 0, kernel.dll_characteristics & NX_COMPAT != 0) {
-            (true, false) => report.fail(
-                "nx",
-                "the UKI says that it can do without writable code (NX_COMPAT), its kernel does not: it would crash where firmware takes the word for it",
-            ),
-            (false, true) => report.warn(
-                "nx",
-                "the kernel can do without writable code, the UKI does not say so (NX_COMPAT): firmware that asks for it refuses",
-            ),
+            (true, false) => report
+                .fail("nx", "the UKI claims NX_COMPAT, its kernel does not: it crashes where firmware enforces it"),
+            (false, true) => report
+                .warn("nx", "the kernel has NX_COMPAT, the UKI does not claim it: firmware that asks for it refuses"),
             (both, _) => report.pass("nx", if both { "UKI and kernel: NX_COMPAT" } else { "neither claims NX_COMPAT" }),
         }
     }

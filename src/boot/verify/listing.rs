@@ -1,5 +1,5 @@
-//! What is remembered of an initrd: modules, and the few paths that immucore and the agent ask for. Memory does not grow with
-//! the initrd beyond the names of its modules.
+//! What is remembered of an initrd: modules, and the few paths that immucore and the agent ask for. Memory does not grow
+//! with the initrd beyond the names of its modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +99,7 @@ impl Listing {
             if file == "modules.builtin" {
                 if self.builtin.len() < RELEASES {
                     let names = String::from_utf8_lossy(&content);
-                    let names = names.lines().filter_map(|line| module_name(line)).take(MODULES).collect();
+                    let names = names.lines().filter_map(module_name).take(MODULES).collect();
                     self.builtin.insert(release.to_owned(), names);
                 }
             } else if let Some(name) = module_name(file)

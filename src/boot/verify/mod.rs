@@ -10,9 +10,9 @@
 //! | `kairos`, `upgrade` | immucore and kairos-agent; a machine that runs an older image |
 //!
 //! Shares no code with what builds UKIs, so that a mistake there is found here. Memory: headers, texts, the buffers of the
-//! pass, the window of the initrd's compression (which the kernel needs as well), the names of the modules; nothing grows with
-//! the file. Left out: `.esl` and `.auth` files (`load_database` is the place for them), elliptic curves, time stamps (firmware
-//! does not ask for them).
+//! pass, the window of the initrd's compression (which the kernel needs as well), the names of the modules; nothing grows
+//! with the file. Left out: `.esl` and `.auth` files ([`load_database`] is the place for them), elliptic curves, time stamps
+//! (firmware does not ask for them).
 
 mod image;
 mod initrd;

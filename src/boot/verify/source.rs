@@ -29,7 +29,7 @@ impl Source for File {
     }
 }
 
-impl Source for [u8] {
+impl Source for &[u8] {
     fn length(&self) -> std::io::Result<u64> {
         Ok(self.len() as u64)
     }

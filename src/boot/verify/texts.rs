@@ -57,6 +57,9 @@ pub(super) fn check_sections(image: &Image, profiles: &[Profile], report: &mut R
                     shown(section.name.trim_end_matches('\0').as_bytes())
                 )));
             }
+        } else if section.virtual_size == 0 {
+            problems
+                .push((Outcome::Warning, format!("section {} is empty, so that the stub ignores it", section.name)));
         } else if section.content(image.length).is_none() {
             problems.push(fail(format!(
                 "section {} has {} bytes in memory, but {} in the file: the rest would be zeros",
@@ -124,7 +127,7 @@ pub(super) fn check_texts(image: &Image, profiles: &[Profile], texts: &Texts, re
         match texts.get(&index) {
             None => problems.push((Outcome::Failure, "it cannot be read, or has more than 1 MiB".to_owned())),
             Some(text) => {
-                if text.iter().any(|byte| *byte == 0) {
+                if text.contains(&0) {
                     problems.push((Outcome::Warning, "it holds a NUL, where the kernel stops reading".to_owned()));
                 }
                 if std::str::from_utf8(text).is_err() {

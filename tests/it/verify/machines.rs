@@ -4,7 +4,7 @@ use std::process::Command;
 
 use kairos_init::boot::verify::{Outcome, Report, Request};
 
-use super::{Bytes, Case, archive, fails, lines, passes, report, warns, zstd};
+use super::{Case, archive, fails, lines, passes, report, warns, zstd};
 use crate::roots;
 
 type Entry = (String, u32, Vec<u8>);
@@ -112,7 +112,7 @@ fn the_boot_manager_has_to_fit() {
     let case = Case::new();
     let uki = case.built();
     let loader = std::fs::read(roots::base().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")).unwrap();
-    let with = |loader: &[u8]| report(&uki, &Request { loader: Some(&Bytes(loader)), ..case.request() });
+    let with = |loader: &[u8]| report(&uki, &Request { loader: Some(&loader), ..case.request() });
     fails(&with(&loader), &["loader-signature"]);
     case.write("loader.efi", &loader);
     case.sh("sbsign --key db.key --cert db.pem --output signed.efi loader.efi");
@@ -130,7 +130,7 @@ fn upgrades_that_strand_machines_are_refused() {
     let upgrade = |case: &Case| {
         let mut request = case.request();
         request.db = Some(old.database("db.pem"));
-        let old = Bytes(&old_uki);
+        let old = old_uki.as_slice();
         request.upgrade_from = Some(&old);
         report(&case.built(), &request)
     };

@@ -9,7 +9,7 @@ use kairos_init::boot::verify::Request;
 /// Runs ukify in the root of tools; `{}` in an argument is the folder as it is seen from there.
 fn ukify(case: &Case, arguments: &[&str]) {
     let folder = roots::inside_tools(&case.folder, "");
-    let arguments = arguments.iter().map(|argument| argument.replace("{}/", &folder));
+    let arguments = arguments.iter().map(|argument| argument.replace("{}", folder.trim_end_matches('/')));
     let output = Command::new("chroot").arg(roots::tools()).args(["ukify", "build"]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
