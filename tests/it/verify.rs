@@ -138,7 +138,8 @@ fn archive(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, mode, content) in entries.iter().chain([&("TRAILER!!!", 0, &b""[..])]) {
         out.extend(b"070701");
-        for field in [1, *mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0] {
+        let number = |length: usize| u32::try_from(length).unwrap();
+        for field in [1, *mode, 0, 0, 1, 0, number(content.len()), 0, 0, 0, 0, number(name.len() + 1), 0] {
             out.extend(format!("{field:08x}").bytes());
         }
         out.extend(name.bytes().chain([0]));
@@ -384,7 +385,7 @@ fn hostile_images_do_no_harm() {
             for _ in 0..=next(4) {
                 // Half of them in the headers.
                 let limit = if next(2) == 0 { 0x400 } else { hostile.len() };
-                let (at, byte) = (next(limit), next(256) as u8);
+                let (at, byte) = (next(limit), u8::try_from(next(256)).unwrap());
                 hostile[at] = [0, 1, 0x7f, 0x80, 0xff, byte][next(6)];
             }
             if next(4) == 0 {

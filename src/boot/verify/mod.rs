@@ -267,7 +267,7 @@ fn check_profiles(opened: &Opened<'_>, report: &mut Report) {
 /// `.ucode`: the kernel looks into it before it can decompress.
 fn check_ucode(opened: &Opened<'_>, report: &mut Report) {
     let indexes: BTreeSet<usize> = opened.profiles.iter().filter_map(|p| p.get(SectionName::Ucode)).collect();
-    for section in indexes.into_iter().filter_map(|index| opened.image.sections.get(index)) {
+    for section in indexes.into_iter().take(INITRDS).filter_map(|index| opened.image.sections.get(index)) {
         let Some((start, end)) = section.content(opened.image.length) else { continue };
         match initrd::unpack(opened.source, start, end - start) {
             Ok(unpacked) if unpacked.parts != ["cpio"] => {

@@ -9,6 +9,8 @@ use crate::boot::section::SectionName;
 
 /// A text is no larger than this; `.pcrsig` of many profiles comes next to it in no image that is known.
 const TEXT_LIMIT: u64 = 1 << 20;
+/// All of them together: headers may name the same bytes a thousand times.
+const TEXTS_LIMIT: u64 = 8 << 20;
 /// What the kernel takes of a command line (`COMMAND_LINE_SIZE`, x86 and Arm).
 const CMDLINE_LIMIT: usize = 2048;
 
@@ -18,11 +20,13 @@ pub(super) type Texts = BTreeMap<usize, Vec<u8>>;
 /// Reads them; what is too large or not whole is left out, and found by the checks.
 pub(super) fn read(source: &dyn Source, image: &Image) -> std::io::Result<Texts> {
     let mut texts = Texts::new();
+    let mut left = TEXTS_LIMIT;
     for (index, section) in image.sections.iter().enumerate() {
         if section.known().is_some_and(SectionName::is_text)
             && let Some((start, end)) = section.content(image.length)
-            && end - start <= TEXT_LIMIT
+            && end - start <= TEXT_LIMIT.min(left)
         {
+            left -= end - start;
             texts.insert(index, bytes(source, start, end - start)?);
         }
     }

@@ -196,25 +196,22 @@ fn problems(
             continue;
         };
         // The policies that a boot of each choice satisfies.
-        let mut wanted: Vec<Vec<(PhasePath, String)>> = Vec::new();
-        for choice in &choices {
-            let Some(start) = stub_value(bank, choice, &names, digests) else {
-                problems.push((Outcome::Failure, "a section is not whole, so that PCR 11 cannot be told".to_owned()));
-                return problems;
-            };
-            let values = phases(bank, start);
-            wanted.push(
-                values.into_iter().map(|(path, value)| (path, hex::encode(policy_digest(bank, &value)))).collect(),
-            );
-        }
+        let wanted: Option<Vec<_>> = choices.iter().map(|choice| policies(bank, choice, &names, digests)).collect();
+        let Some(wanted) = wanted else {
+            problems.push((Outcome::Failure, "a section is not whole, so that PCR 11 cannot be told".to_owned()));
+            return problems;
+        };
         let known: BTreeSet<&str> = wanted.iter().flatten().map(|(_, policy)| policy.as_str()).collect();
-        let strangers = entries.iter().filter(|entry| !known.contains(entry.pol.to_ascii_lowercase().as_str())).count();
-        if strangers > 0 {
-            let all = entries.len();
-            problems.push((
-                Outcome::Failure,
-                format!("{bank}: {strangers} of {all} policies are for other sections than the stub would measure"),
-            ));
+        let strangers: Vec<&Entry> =
+            entries.iter().filter(|entry| !known.contains(entry.pol.to_ascii_lowercase().as_str())).collect();
+        if !strangers.is_empty() {
+            let (count, all) = (strangers.len(), entries.len());
+            let why = if strangers.iter().any(|entry| leaves_profile_out(bank, entry, &choices, &names, digests)) {
+                "leave .profile out, which the stub measures (go-ukify, kairos#4827)"
+            } else {
+                "are for other sections than the stub would measure"
+            };
+            problems.push((Outcome::Failure, format!("{bank}: {count} of {all} policies {why}")));
         }
         let mut missing = BTreeMap::new();
         for (path, policy) in wanted.iter().flatten().filter(|(path, _)| !path.is_empty()) {
@@ -225,7 +222,7 @@ fn problems(
         for (path, count) in missing {
             // Disks are unlocked in the initrd.
             let is_first = path.words().count() == 1;
-            let outcome = if is_first && strangers == 0 { Outcome::Failure } else { Outcome::Warning };
+            let outcome = if is_first && strangers.is_empty() { Outcome::Failure } else { Outcome::Warning };
             let of = if choices.len() > 1 {
                 format!(" of {count} of {} device trees", choices.len())
             } else {
@@ -236,6 +233,33 @@ fn problems(
         problems.extend(entry_problems(bank, entries, key));
     }
     problems
+}
+
+/// The policies after each phase of a boot of this choice, hexadecimal. `None` where a section is not whole.
+fn policies(
+    bank: Bank,
+    choice: &[usize],
+    names: &BTreeMap<usize, SectionName>,
+    digests: &Digests,
+) -> Option<Vec<(PhasePath, String)>> {
+    let values = phases(bank, stub_value(bank, choice, names, digests)?);
+    Some(values.into_iter().map(|(path, value)| (path, hex::encode(policy_digest(bank, &value)))).collect())
+}
+
+/// A mistake that was made before.
+fn leaves_profile_out(
+    bank: Bank,
+    entry: &Entry,
+    choices: &[Vec<usize>],
+    names: &BTreeMap<usize, SectionName>,
+    digests: &Digests,
+) -> bool {
+    let is_profile = |index: &usize| names.get(index) == Some(&SectionName::Profile);
+    choices.iter().filter(|choice| choice.iter().any(is_profile)).any(|choice| {
+        let others: Vec<usize> = choice.iter().copied().filter(|index| !is_profile(index)).collect();
+        let policies = policies(bank, &others, names, digests).unwrap_or_default();
+        policies.iter().any(|(_, policy)| entry.pol.eq_ignore_ascii_case(policy))
+    })
 }
 
 fn entry_problems(bank: Bank, entries: &[Entry], key: Option<&RsaPublicKey>) -> Vec<(Outcome, String)> {
@@ -285,6 +309,25 @@ mod tests {
         message.extend(hex::decode("0000017f00000001000b03000800").unwrap());
         message.extend(hash(Bank::Sha256, &[&[7; 32]]));
         assert_eq!(policy_digest(Bank::Sha256, &[7; 32]), hash(Bank::Sha256, &[&message]));
+    }
+
+    #[test]
+    fn policies_without_the_profile_are_named_as_what_they_are() {
+        let own = vec![(SectionName::Profile, 1)];
+        let profile = Profile { number: Some(0), own, base: vec![(SectionName::Linux, 0)] };
+        let sections = BTreeMap::from([(0, hash(Bank::Sha256, &[b"linux"])), (1, hash(Bank::Sha256, &[b"ID=x"]))]);
+        let digests = Digests { sections: BTreeMap::from([(Bank::Sha256, sections)]), ..Digests::default() };
+        let names = BTreeMap::from([(0, SectionName::Linux), (1, SectionName::Profile)]);
+        let signed = |choice: &[usize]| -> Vec<String> {
+            let policies = policies(Bank::Sha256, choice, &names, &digests).unwrap();
+            let entry = |pol: String| Entry { pcrs: vec![11], pkfp: String::new(), pol, sig: String::new() };
+            let entries = policies.into_iter().skip(1).map(|(_, policy)| entry(policy)).collect();
+            let found = problems(&profile, &Signatures::from([("sha256".to_owned(), entries)]), None, &digests);
+            found.into_iter().filter(|(outcome, _)| *outcome == Outcome::Failure).map(|(_, problem)| problem).collect()
+        };
+        assert_eq!(signed(&[0, 1]), Vec::<String>::new());
+        let wrong = signed(&[0]);
+        assert!(wrong.len() == 1 && wrong[0].contains("kairos#4827"), "{wrong:?}");
     }
 
     #[test]
