@@ -7,3 +7,4 @@ pub mod pcr;
 pub mod section;
 pub mod sign;
 pub mod uki;
+pub mod verify;

@@ -12,7 +12,7 @@ const CHUNK: usize = 256 << 10;
 const QUEUE: usize = 16;
 
 enum Event<S> {
-    Snapshot(SyncSender<S>),
+    Look(Box<dyn FnOnce(&S) + Send>),
     Begin(SectionName),
     Data(Arc<Vec<u8>>),
     End,
@@ -55,7 +55,7 @@ pub struct Lane<S> {
     thread: JoinHandle<S>,
 }
 
-impl<S: SectionSink + Clone + Send + 'static> Fanout<S> {
+impl<S: SectionSink + Send + 'static> Fanout<S> {
     /// Starts the threads: none where `jobs` is 1.
     #[must_use]
     pub fn new(sinks: Vec<S>, jobs: usize) -> Self {
@@ -67,8 +67,7 @@ impl<S: SectionSink + Clone + Send + 'static> Fanout<S> {
             let thread = std::thread::spawn(move || {
                 for event in receiver {
                     match event {
-                        // Who asked has gone: nothing to be done.
-                        Event::Snapshot(reply) => drop(reply.send(sink.clone())),
+                        Event::Look(look) => look(&sink),
                         Event::Begin(name) => sink.begin(name),
                         Event::Data(bytes) => sink.data(&bytes),
                         Event::End => sink.end(),
@@ -80,23 +79,6 @@ impl<S: SectionSink + Clone + Send + 'static> Fanout<S> {
             Lane { sender, thread }
         };
         Self::Threads(sinks.into_iter().map(lane).collect(), Buffers::default())
-    }
-
-    /// Waits until the first `count` sinks have digested everything shown so far, and gives copies of them; all go on.
-    #[must_use]
-    pub fn snapshot(&self, count: usize) -> Vec<S> {
-        match self {
-            Self::Inline(sinks) => sinks.iter().take(count).cloned().collect(),
-            Self::Threads(lanes, _) => {
-                let ask = |lane: &Lane<S>| {
-                    let (sender, receiver) = sync_channel(1);
-                    // A lane whose thread is gone has panicked; `finish` passes the panic on.
-                    lane.sender.send(Event::Snapshot(sender)).ok().map(|()| receiver)
-                };
-                let asked: Vec<_> = lanes.iter().take(count).filter_map(ask).collect();
-                asked.into_iter().filter_map(|receiver| receiver.recv().ok()).collect()
-            }
-        }
     }
 
     /// Waits until everything shown so far is digested, and gives the sinks back in their order.
@@ -129,6 +111,26 @@ impl<S: SectionSink + Clone + Send + 'static> Fanout<S> {
     }
 }
 
+impl<S: Clone + Send + 'static> Fanout<S> {
+    /// Waits until the first `count` sinks have digested everything shown so far, and gives copies of them; all go on.
+    #[must_use]
+    pub fn snapshot(&self, count: usize) -> Vec<S> {
+        match self {
+            Self::Inline(sinks) => sinks.iter().take(count).cloned().collect(),
+            Self::Threads(lanes, _) => {
+                let ask = |lane: &Lane<S>| {
+                    let (sender, receiver) = sync_channel(1);
+                    // A lane whose thread is gone has panicked; `finish` passes the panic on.
+                    let look = move |sink: &S| drop(sender.send(sink.clone()));
+                    lane.sender.send(Event::Look(Box::new(look))).ok().map(|()| receiver)
+                };
+                let asked: Vec<_> = lanes.iter().take(count).filter_map(ask).collect();
+                asked.into_iter().filter_map(|receiver| receiver.recv().ok()).collect()
+            }
+        }
+    }
+}
+
 impl<S> Lane<S> {
     fn join(self) -> S {
         drop(self.sender);
@@ -136,7 +138,7 @@ impl<S> Lane<S> {
     }
 }
 
-impl<S: SectionSink + Clone + Send + 'static> SectionSink for Fanout<S> {
+impl<S: SectionSink + Send + 'static> SectionSink for Fanout<S> {
     fn begin(&mut self, name: SectionName) {
         self.each(|sink| sink.begin(name), || Event::Begin(name));
     }

@@ -9,6 +9,7 @@ mod run;
 mod sign;
 mod slim;
 mod uki;
+mod verify;
 mod why;
 
 use std::path::{Path, PathBuf};

@@ -51,6 +51,7 @@ pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
         UkiCommand::Inspect(args) => run_inspect(&args, global),
         UkiCommand::Measure(args) => run_measure(&args, global),
         UkiCommand::Sign(args) => super::sign::run(&args, global),
+        UkiCommand::Verify(args) => super::verify::run(&args, global),
     }
 }
 

@@ -108,7 +108,7 @@ fn loaded(machine: &str) -> Vec<LoadedImage> {
 /// The sections that are measured, in the order of measurement.
 fn sections(text: &str) -> Vec<(&'static str, Digests)> {
     let digests = digests(text);
-    let measured = SectionName::ALL.into_iter().filter(|name| name.is_measured());
+    let measured = SectionName::ALL.iter().filter(|name| name.is_measured());
     measured.filter_map(|name| Some((name.as_str(), digests.get(name.as_str())?.clone()))).collect()
 }
 

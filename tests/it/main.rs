@@ -22,4 +22,5 @@ mod slim;
 mod uki;
 mod uki_matrix;
 mod uki_sign;
+mod verify;
 mod why;

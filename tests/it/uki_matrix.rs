@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use kairos_init::boot::uki::pe::PeHeaders;
 use serde_json::Value;

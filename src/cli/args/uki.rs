@@ -16,6 +16,8 @@ pub(crate) enum UkiCommand {
     Inspect(UkiFileArgs),
     /// Predict PCR 11 of a UKI, for each of its profiles and device trees
     Measure(UkiMeasureArgs),
+    /// Tell whether a UKI would boot and unlock its disk, check by check; exit code 1 if not
+    Verify(UkiVerifyArgs),
     /// Sign any EFI program, or take its signatures away; attach PCR signatures that were made elsewhere
     Sign(Box<UkiSignArgs>),
 }
@@ -147,4 +149,26 @@ pub(crate) struct UkiSignArgs {
     /// Time of signing in the signatures (seconds since 1970) [default: none, as reproducible]
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     pub(crate) source_date_epoch: Option<u64>,
+}
+
+/// `uki verify`.
+#[derive(Debug, Args)]
+pub(crate) struct UkiVerifyArgs {
+    /// The UKI
+    pub(crate) file: PathBuf,
+    /// What firmware trusts: certificates in PEM or DER, or a list of SHA-256 digests; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Vec<PathBuf>,
+    /// What firmware refuses; repeatable, as --db
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dbx: Vec<PathBuf>,
+    /// The key that the machines' disks are bound to: a public key or a certificate, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcr_public_key: Option<PathBuf>,
+    /// The systemd-boot that is shipped beside the UKI
+    #[arg(long, value_name = "FILE")]
+    pub(crate) loader: Option<PathBuf>,
+    /// The UKI that machines run now: refuse what would strand them
+    #[arg(long, value_name = "OLD")]
+    pub(crate) upgrade_from: Option<PathBuf>,
 }
