@@ -2,8 +2,8 @@
 //!
 //! Source: UEFI 2.10, section 8.2.2 (`EFI_VARIABLE_AUTHENTICATION_2`). Two things differ from `sbvarsign`: the month is
 //! written as the specification counts it, from 1, and the certificate table is DER without a `ContentInfo` around it,
-//! as the specification asks. The same key, time and contents give the same bytes. Left out: updates that append
-//! (`EFI_VARIABLE_APPEND_WRITE`).
+//! as the specification asks. The same key, time and contents give the same bytes. Left out: making updates that
+//! append (`EFI_VARIABLE_APPEND_WRITE`); they are read.
 
 use der::DateTime;
 use sha2::{Digest, Sha256};
