@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod hardware;
 mod keys;
+mod measure;
 mod plan;
 pub(crate) mod render;
 mod run;

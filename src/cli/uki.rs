@@ -5,18 +5,14 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kairos_init::boot::build::{self, Policies, PolicyKey, Profile, UkiRequest};
-use kairos_init::boot::measure::{Predictions, SectionDigests};
-use kairos_init::boot::pass::Fanout;
-use kairos_init::boot::pcr::{Bank, PhasePath};
+use kairos_init::boot::build::{self, Profile, UkiRequest};
 use kairos_init::boot::section::SectionName;
 use kairos_init::boot::sign::PublicKey;
 use kairos_init::boot::sign::certificate::{load_public_key, parse_public_key};
-use kairos_init::boot::sign::policy::Pcrsig;
 use kairos_init::boot::uki::assemble::Payload;
 use kairos_init::boot::uki::attach::content;
 use kairos_init::boot::uki::hwids::{self, Computer};
-use kairos_init::boot::uki::inspect::{inspect, replay};
+use kairos_init::boot::uki::inspect::inspect;
 use kairos_init::boot::uki::kernel::{release_of, unpack};
 use kairos_init::boot::uki::pe::PeHeaders;
 use kairos_init::boot::uki::splash;
@@ -25,7 +21,7 @@ use kairos_init::image::check_replaceable;
 use kairos_init::pipeline::{self, profiles};
 use serde_json::{Map, Value};
 
-use super::args::{GlobalArgs, UkiBuildArgs, UkiCommand, UkiFileArgs, UkiMeasureArgs};
+use super::args::{GlobalArgs, UkiBuildArgs, UkiCommand, UkiFileArgs};
 use super::render;
 
 const MAX_KERNEL: u64 = 256 << 20;
@@ -49,7 +45,7 @@ pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
     match command {
         UkiCommand::Build(args) => run_build(&args, global),
         UkiCommand::Inspect(args) => run_inspect(&args, global),
-        UkiCommand::Measure(args) => run_measure(&args, global),
+        UkiCommand::Measure(args) => super::measure::run(&args, global),
         UkiCommand::Sign(args) => super::sign::run(&args, global),
         UkiCommand::Verify(args) => super::verify::run(&args, global),
     }
@@ -291,97 +287,9 @@ fn run_inspect(args: &UkiFileArgs, global: &GlobalArgs) -> Result<()> {
     render::print(&out)
 }
 
-fn run_measure(args: &UkiMeasureArgs, global: &GlobalArgs) -> Result<()> {
-    let phases: Vec<PhasePath> =
-        args.phases.iter().map(|path| path.parse().map_err(anyhow::Error::msg)).collect::<Result<_>>()?;
-    let mut file = super::open(&args.file)?;
-    let (digests, titles) = measure(&mut file, &args.file, super::banks(&args.pcr_banks)?, super::jobs(global))?;
-    if args.policy_digest {
-        let phases = if phases.is_empty() { PhasePath::signed_by_default() } else { phases };
-        return render::print_json(&policy_digests(args, &mut file, &digests, &phases)?);
-    }
-    let phases = if phases.is_empty() { build::predicted_phases() } else { phases };
-    let predictions = Predictions::new(&digests, &titles, &phases);
-    if global.json {
-        return render::print_json(&predictions);
-    }
-    let mut out = String::new();
-    let several = predictions.0.len() > 1;
-    for prediction in &predictions.0 {
-        let variant = &prediction.variant;
-        let mut which = String::new();
-        if several {
-            which += &format!(", profile {}", variant.profile);
-            if !prediction.title.is_empty() {
-                which += &format!(" ({})", prediction.title);
-            }
-            for (name, chosen) in [(".dtbauto", variant.dtbauto), (".efifw", variant.efifw)] {
-                which += &chosen.map(|index| format!(", {name} {index}")).unwrap_or_default();
-            }
-        }
-        for path in &phases {
-            let title = if path.is_empty() { "(before any phase)".to_owned() } else { path.to_string() };
-            out += &format!("# PCR 11{which}, phase path {title}\n");
-            for (bank, values) in &prediction.pcrs.0 {
-                for (_, value) in values.iter().filter(|(phase, _)| phase == path) {
-                    out += &format!("11:{bank}={}\n", hex::encode(value));
-                }
-            }
-        }
-    }
-    render::print(&out)
-}
-
-/// What keys are to sign: of all profiles in one list, each policy once.
-fn policy_digests(
-    args: &UkiMeasureArgs,
-    file: &mut File,
-    digests: &[SectionDigests],
-    phases: &[PhasePath],
-) -> Result<Pcrsig> {
-    let mut keys: Vec<PublicKey> =
-        args.pcr_public_key.iter().map(|path| load_public_key(path)).collect::<Result<_, _>>()?;
-    if keys.is_empty() {
-        keys.extend(pcrpkey(file, &args.file)?);
-    }
-    if keys.is_empty() {
-        bail!("{} has no .pcrpkey section: name the public key with --pcr-public-key", args.file.display());
-    }
-    let key = |public| PolicyKey { public, signer: None, phases: phases.to_vec() };
-    let policies = Policies {
-        keys: keys.iter().map(key).collect(),
-        banks: digests.iter().map(SectionDigests::bank).collect(),
-        reference: args.policy_ref.clone(),
-        public_key: None,
-    };
-    let mut all = Pcrsig::new();
-    for profile in 0..digests.first().map_or(0, SectionDigests::profiles) {
-        for (bank, list) in build::unsigned_policies(&policies, digests, profile)? {
-            let known = all.entry(bank).or_default();
-            list.into_iter().for_each(|policy| {
-                if !known.contains(&policy) {
-                    known.push(policy);
-                }
-            });
-        }
-    }
-    Ok(all)
-}
-
 /// The key in `.pcrpkey`, if the image has one.
 pub(super) fn pcrpkey(file: &mut (impl Read + Seek), path: &Path) -> Result<Option<PublicKey>> {
     let what = path.display().to_string();
     let pem = content(file, &what, SectionName::Pcrpkey.as_str(), MAX_PCRPKEY)?;
     Ok(pem.map(|pem| parse_public_key(&pem, &format!("the .pcrpkey of {what}"))).transpose()?)
-}
-
-fn measure(
-    file: &mut (impl Read + Seek),
-    path: &Path,
-    banks: Vec<Bank>,
-    jobs: usize,
-) -> Result<(Vec<SectionDigests>, Vec<String>)> {
-    let mut digests = Fanout::new(banks.into_iter().map(SectionDigests::new).collect(), jobs);
-    let profiles = replay(file, &path.display().to_string(), &mut digests)?;
-    Ok((digests.finish(), profiles.iter().map(|text| build::title(text)).collect()))
 }

@@ -162,6 +162,13 @@ impl SectionDigests {
         chosen
     }
 
+    /// [`SectionDigests::measured`], by the names that the stub writes into the event log.
+    #[must_use]
+    pub fn measured_names(&self, variant: Variant) -> Vec<(&'static str, &[u8])> {
+        let known = |name: SectionName| SectionName::ALL.iter().find(|other| **other == name).map(SectionName::as_str);
+        self.measured(variant).into_iter().filter_map(|(name, digest)| Some((known(name)?, digest))).collect()
+    }
+
     /// PCR 11 after the stub and the words of `phases`.
     #[must_use]
     pub fn pcr11(&self, variant: Variant, phases: &PhasePath) -> Vec<u8> {

@@ -143,8 +143,9 @@ impl Stub {
     }
 }
 
-/// `#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####` -> 257.
-fn version_of(magic: &[u8]) -> Option<u32> {
+/// Of `.sdmagic`: `#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####` -> 257.
+#[must_use]
+pub fn version_of(magic: &[u8]) -> Option<u32> {
     let text = String::from_utf8_lossy(magic).into_owned();
     let (_, after) = text.split_once("systemd-stub ")?;
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -13,7 +13,8 @@ use x509_cert::ext::pkix::BasicConstraints;
 use super::pass::{hash, scheme};
 use super::report::shown;
 use crate::boot::pcr::Bank;
-use crate::boot::sign::{SignError, certificate::load_certificate};
+use crate::boot::sign::keys::read;
+use crate::boot::sign::{CertificateChain, SignError, Signature, SignatureList};
 
 /// Certificates that lead on to certificates, at most: more than anybody has.
 const DEPTH: usize = 8;
@@ -41,7 +42,8 @@ impl Database {
     }
 }
 
-/// Reads a database file: certificates in PEM or DER, or a text with a SHA-256 digest of an image (64 hexadecimal digits) at
+/// Reads a database file: certificates in PEM or DER, signature lists (`.esl`, a file of efivarfs), a signed update (`.auth`), or a
+/// text with a SHA-256 digest of an image (64 hexadecimal digits) at
 /// the start of each line.
 ///
 /// # Errors
@@ -50,11 +52,35 @@ pub fn load_database(path: &Path) -> Result<Database, SignError> {
     if let Some(hashes) = read_hashes(path) {
         return Ok(Database { certificates: Vec::new(), hashes });
     }
-    let chain = load_certificate(path)?;
+    let (bytes, _) = read(path, "certificates")?;
+    let name = path.display().to_string();
+    if SignatureList::is_one(&bytes) || path.extension().is_some_and(|ending| ending == "auth") {
+        return from_lists(&bytes, &name);
+    }
+    let chain = CertificateChain::parse(&bytes, &name)?;
     let damaged =
         |error: der::Error| SignError::Damaged { name: path.display().to_string(), reason: error.to_string() };
     let certificates = chain.ders().map(|der| Certificate::from_der(der).map_err(damaged)).collect::<Result<_, _>>()?;
     Ok(Database { certificates, hashes: BTreeSet::new() })
+}
+
+/// What a machine's variable holds, or a signed update of it.
+fn from_lists(bytes: &[u8], name: &str) -> Result<Database, SignError> {
+    let (mut certificates, mut hashes) = (Vec::new(), BTreeSet::new());
+    for entry in SignatureList::parse(bytes, name)? {
+        match entry.signature {
+            Signature::X509(der) => {
+                certificates.push(Certificate::from_der(&der).map_err(|error| SignError::Damaged {
+                    name: name.to_owned(),
+                    reason: format!("it has a certificate that is none: {error}"),
+                })?)
+            }
+            Signature::Sha256(digest) => drop(hashes.insert(digest)),
+            // Other kinds firmware of today does not hold an image against.
+            Signature::Other { .. } => {}
+        }
+    }
+    Ok(Database { certificates, hashes })
 }
 
 fn read_hashes(path: &Path) -> Option<BTreeSet<[u8; 32]>> {

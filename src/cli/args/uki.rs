@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kairos_init::boot::pcr::Bank;
 
 use super::{KeyArgs, PolicyArgs};
@@ -118,6 +118,46 @@ pub(crate) struct UkiMeasureArgs {
     /// Bind the policies to resources that ask for this policy reference (systemd 262)
     #[arg(long, value_name = "TEXT", requires = "policy_digest")]
     pub(crate) policy_ref: Option<String>,
+    /// The boot loader that starts the UKI, for PCR 4 and 7 [default: the firmware starts it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) loader: Option<PathBuf>,
+    /// The machine's Secure Boot variables, for PCR 4 and 7: /sys/firmware/efi/efivars, a copy of it, or a folder of .esl files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) efivars: Option<PathBuf>,
+    /// The variable PK: .esl, or a file of efivarfs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pk: Option<PathBuf>,
+    /// The variable KEK
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kek: Option<PathBuf>,
+    /// The variable db
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Option<PathBuf>,
+    /// The variable dbx
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dbx: Option<PathBuf>,
+    /// Whether Secure Boot is on, where the variables do not tell
+    #[arg(long, value_enum, value_name = "STATE", default_value = "on")]
+    pub(crate) secure_boot: SwitchArg,
+    /// Hold a machine's event log (/sys/kernel/security/tpm0/binary_bios_measurements) against the prediction; exit code 1, and
+    /// the first event that differs, if it is another
+    #[arg(long, value_name = "EVENTLOG")]
+    pub(crate) replay: Option<PathBuf>,
+    /// Which profile the machine booted, from 0 on
+    #[arg(long, value_name = "N", requires = "replay")]
+    pub(crate) profile: Option<usize>,
+    /// Which of the ways to boot that profile, as they are listed, from 0 on
+    #[arg(long, value_name = "N", requires = "replay")]
+    pub(crate) variant: Option<usize>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SwitchArg {
+    /// On
+    On,
+    /// Off
+    Off,
 }
 
 /// `uki sign`.
@@ -156,7 +196,7 @@ pub(crate) struct UkiSignArgs {
 pub(crate) struct UkiVerifyArgs {
     /// The UKI
     pub(crate) file: PathBuf,
-    /// What firmware trusts: certificates in PEM or DER, or a list of SHA-256 digests; repeatable
+    /// What firmware trusts: certificates (PEM, DER), signature lists (.esl, .auth, efivarfs), or a text of SHA-256 digests; repeatable
     #[arg(long, value_name = "FILE")]
     pub(crate) db: Vec<PathBuf>,
     /// What firmware refuses; repeatable, as --db
