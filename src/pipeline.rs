@@ -196,6 +196,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         bytes: stats.bytes,
         uncompressed_bytes: stats.uncompressed_bytes,
         level: request.compression.level,
+        digests: built.initrd_digests.iter().map(|(bank, digest)| (bank.to_string(), hex::encode(digest))).collect(),
     });
     report.uki = Some(size::Uki {
         bytes: built.bytes,

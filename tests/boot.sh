@@ -6,6 +6,7 @@
 # loaded    the same through systemd-boot
 # tampered  Secure Boot enforced: with one byte changed in .initrd or in .cmdline it does not start
 # drivers   a machine with dozens of emulated devices: the same drivers bind with the slimmed and the unslimmed UKI
+# unseal    a disk that is bound to our PCR key unlocks under each profile, and not for another key
 # guests    the UKIs of x86-vm-kvm and x86-vm-vmware, on the devices that QEMU has of these: the same drivers bind, and both
 #           are smaller than x86-generic's
 # enroll    a firmware without keys: systemd-boot enrols those of 'keys generate'; then the UKI that is signed by them boots with
@@ -52,9 +53,22 @@ events() {
     local name=$1 images
     shift
     images=$(IFS=:; printf %s "$*")
+    local uki=${*: -1} through=() other=$test_dir/replayed.efi said
+    [ $# = 1 ] || through=(--loader "$1")
     python3 "$here/lib/guest_blobs.py" "$vms/$name/guest.txt" "$vms/$name/sent" || return 1
     (cd "$project" && EVENTLOG_MACHINE=$vms/$name/sent EVENTLOG_IMAGES=$images cargo test --locked --quiet --test it -- \
         --exact eventlog::a_machine_is_as_predicted --ignored) || return 1
+    "$binary" uki measure "$uki" "${through[@]}" --efivars "$vms/$name/sent" --replay "$vms/$name/sent/eventlog" || return 1
+    "$binary" uki build --reuse-initrd "$test_dir/slim" --cmdline other --sb-key "$test_keys/db.key" --sb-cert "$test_keys/db.pem" \
+        --pcr-key "$test_keys/tpm2-pcr-private.pem" --output "$other" >/dev/null || return 1
+    if said=$("$binary" uki measure "$other" "${through[@]}" --efivars "$vms/$name/sent" --replay "$vms/$name/sent/eventlog" 2>&1); then
+        say "    FAIL a UKI with another command line is said to be the one that was measured"
+        return 1
+    fi
+    grep -q 'PCR 11: differs: .*\.cmdline' <<<"$said" || {
+        say "    FAIL the command line is not named as what differs: $said"
+        return 1
+    }
 }
 
 loaded() {
@@ -122,6 +136,50 @@ enroll() {
     step "with these keys enrolled, boot what another key signed"
     vm enroll-other "$enroll_dir/other.efi" --variables "$vms/enroll/vars.fd" --loader "$loader" --timeout 300 \
         --until 'Security.*[Vv]iolation|Access [Dd]enied' --fail 'EFI stub|Linux version'
+}
+
+# unseal: a disk that is enrolled with our PCR key under the first profile is unlocked under it and under the second, always only at a
+# signed phase, and not by a UKI that another key vouches for.
+unseal() {
+    local dir=$test_dir/unseal loader=$test_dir/unseal/loader.efi good=0
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    root_unseal
+    make_keys "$test_keys"
+    make_keys "$dir/others"
+    truncate -s 64M "$dir/disk.img"
+    "$binary" uki sign "$cache/unseal/usr/lib/systemd/boot/efi/systemd-bootx64.efi" --sb-key "$test_keys/db.key" \
+        --sb-cert "$test_keys/db.pem" --output "$loader" >/dev/null || return 1
+    unseal_uki own "$test_keys/tpm2-pcr-private.pem"
+    unseal_uki updated "$test_keys/tpm2-pcr-private.pem" --extend-cmdline updated=1
+    unseal_uki other "$dir/others/tpm2-pcr-private.pem"
+    "$binary" uki verify "$dir/own/uki/EFI/kairos/norole.efi" --db "$test_keys/db.pem" \
+        --pcr-public-key "$test_keys/tpm2-pcr-public.pem" --upgrade-from "$dir/updated/uki/EFI/kairos/norole.efi" >"$dir/verify.txt" || {
+        cat "$dir/verify.txt"
+        return 1
+    }
+    unseal_boot first own "" "" unlocked || good=1
+    unseal_boot second own "[1s]" "second=1" unlocked || good=1
+    unseal_boot other other "" "" refused || good=1
+    return $good
+}
+
+# unseal_uki NAME PCR_KEY OPTION...
+unseal_uki() {
+    local name=$1 key=$2
+    shift 2
+    as_root "$binary" --root "$cache/unseal" --stage build --target uki --hardware x86-vm-kvm --output "$test_dir/unseal/$name" \
+        --sb-key "$test_keys/db.key" --sb-cert "$test_keys/db.pem" --pcr-key "$key" --profile 'Second: second=1' \
+        --compression zstd:3 --quiet "$@" >/dev/null 2>&1 || die "the UKI $name could not be built"
+}
+
+# unseal_boot NAME UKI ENTRY WORD VERDICT: one boot on the same disk and TPM.
+unseal_boot() {
+    local name=$1 guest=$vms/unseal-$1/guest.txt
+    step "unseal: boot $2, entry ${3:-of the first profile}"
+    vm "unseal-$name" "$test_dir/unseal/$2/uki/EFI/kairos/norole.efi" --keys "$test_keys" --loader "$test_dir/unseal/loader.efi" \
+        ${3:+--entry "*@$3*"} --tpm --tpm-state "$test_dir/unseal/tpm" --disk "$test_dir/unseal/disk.img" --timeout 600 || return 1
+    python3 "$here/lib/check_boot.py" unseal "$guest" "$name" "$4" "$5"
 }
 
 [ $# -gt 0 ] || set -- measured loaded tampered drivers guests enroll unseal

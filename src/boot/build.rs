@@ -3,25 +3,24 @@
 //! Where all sections are files, the payload is read once and everything is taken on the way. Where the initrd is being
 //! compressed meanwhile, its PCR digests are taken on the way, and the file is read once more for what covers its headers.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
-use super::measure::{Predictions, SectionDigests};
+use super::measure::{Predictions, SectionDigests, Variant};
 use super::pass::Fanout;
 use super::pcr::{Bank, PhasePath};
-use super::section::{SectionName, SectionSink};
-use super::sign::authenticode::{Existing, Signing, SigningPass};
-use super::sign::pe::PeLayout;
+use super::section::SectionName;
+use super::sign::authenticode::Signing;
 use super::sign::policy::{self, Pcrsig};
 use super::sign::{Hash, PublicKey, SignError, Signer};
+use super::taker::{Cover, Taker, read_back};
 use super::uki::UkiError;
 use super::uki::assemble::{Assembler, Parts, Payload};
 use super::uki::kernel::Kernel;
 use super::uki::pe::PeHeaders;
 use super::uki::sbat;
 use super::uki::stub::{Stub, StubKind};
-
-const BUFFER: usize = 1 << 20;
 
 /// A UKI cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +79,9 @@ pub struct UkiRequest<'a> {
     pub signings: Vec<Signing<'a>>,
     /// In the signatures, seconds since 1970; none: without, as reproducible.
     pub signing_time: Option<u64>,
+    /// Digests of the initrd that are known and proven, so that it need not be hashed in these banks; see
+    /// [`super::uki::reuse`].
+    pub initrd_digests: BTreeMap<Bank, Vec<u8>>,
     /// Threads for digests.
     pub jobs: usize,
 }
@@ -106,6 +108,7 @@ impl<'a> UkiRequest<'a> {
             policies: Policies::default(),
             signings: Vec::new(),
             signing_time: None,
+            initrd_digests: BTreeMap::new(),
             jobs: 1,
         }
     }
@@ -153,6 +156,8 @@ pub struct BuiltUki {
     pub sections: Vec<(SectionName, u64)>,
     /// PCR 11 of all banks, at the empty path and after each default phase, for each way of booting; empty for an addon.
     pub predictions: Predictions,
+    /// Digests of the initrd, for a later build that takes it over; empty where there is none.
+    pub initrd_digests: BTreeMap<Bank, Vec<u8>>,
 }
 
 /// The name of an architecture in UEFI's file names (`linuxx64.efi.stub`), from a kernel image.
@@ -205,11 +210,17 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
         reference: policies.reference.clone(),
         public_key: None,
     };
+    let known = request.initrd_digests.clone();
     let sections = sections(request);
 
     // The banks must be read out before each .pcrsig is written, the cover goes on to the end of the file.
     let measured: Vec<Bank> = if is_addon { Vec::new() } else { Bank::ALL.to_vec() };
-    let banks = measured.iter().map(|bank| Taker::Bank(SectionDigests::new(*bank)));
+    let banks = measured.iter().map(|bank| {
+        Taker::Bank(Box::new(match known.get(bank).cloned() {
+            Some(digest) => SectionDigests::with_known(*bank, SectionName::Initrd, digest),
+            None => SectionDigests::new(*bank),
+        }))
+    });
     let cover = (!hashes.is_empty()).then_some(Taker::Cover(Cover::Begin(hashes.clone())));
     let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
     let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections })?;
@@ -225,6 +236,12 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     let digests: Vec<SectionDigests> =
         takers.snapshot(measured.len()).into_iter().filter_map(Taker::into_bank).collect();
     let predictions = Predictions::new(&digests, &titles, &predicted_phases());
+    let initrd_digest = |digests: &SectionDigests| {
+        let measured = digests.measured(Variant::default());
+        let initrd = measured.iter().find(|(name, _)| *name == SectionName::Initrd);
+        initrd.map(|(_, digest)| (digests.bank(), digest.to_vec()))
+    };
+    let initrd_digests = digests.iter().filter_map(initrd_digest).collect();
 
     let mut bytes = uki.layout().file_size;
     if !signings.is_empty() {
@@ -243,7 +260,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     }
     out.flush()?;
     let sections = uki.layout().sections.iter().map(|(name, header)| (*name, u64::from(header.virtual_size))).collect();
-    Ok(BuiltUki { bytes, sections, predictions })
+    Ok(BuiltUki { bytes, sections, predictions, initrd_digests })
 }
 
 /// All sections in ukify's file order, with room for each `.pcrsig`: what all profiles share, then each profile.
@@ -347,119 +364,4 @@ pub fn title(text: &str) -> String {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let value = value("TITLE").or_else(|| value("ID")).unwrap_or_default();
     value.trim_matches('"').to_owned()
-}
-
-fn read_back(out: &mut (impl Read + Seek), hashes: Vec<Hash>) -> Result<Cover, BuildError> {
-    let mut cover = Cover::Begin(hashes);
-    out.seek(SeekFrom::Start(0))?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let mut filled = 0;
-        // Whole buffers, so that the first holds all headers.
-        while filled < buffer.len() {
-            match out.read(buffer.get_mut(filled..).unwrap_or_default())? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        match filled {
-            0 => return Ok(cover),
-            count => cover.outside(buffer.get(..count).unwrap_or_default()),
-        }
-    }
-}
-
-/// What the Secure Boot signature covers: the whole file, final headers included.
-#[derive(Debug, Clone)]
-enum Cover {
-    /// Nothing seen yet; the first bytes hold all headers.
-    Begin(Vec<Hash>),
-    /// On the way.
-    Pass(Box<SigningPass>),
-    /// Headers that cannot be signed.
-    Failed(Arc<SignError>),
-}
-
-impl Cover {
-    fn pass(self) -> Result<SigningPass, BuildError> {
-        match self {
-            Self::Pass(pass) => Ok(*pass),
-            Self::Failed(error) => Err(BuildError::Cover(error)),
-            Self::Begin(_) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
-        }
-    }
-}
-
-impl SectionSink for Cover {
-    fn begin(&mut self, _name: SectionName) {}
-
-    fn data(&mut self, bytes: &[u8]) {
-        self.outside(bytes);
-    }
-
-    fn end(&mut self) {}
-
-    fn outside(&mut self, bytes: &[u8]) {
-        if let Self::Begin(hashes) = self {
-            let pass = PeLayout::parse(bytes, "the image")
-                .and_then(|layout| SigningPass::new(layout, hashes, Existing::Refuse));
-            *self = match pass {
-                Ok(pass) => Self::Pass(Box::new(pass)),
-                Err(error) => Self::Failed(Arc::new(error)),
-            };
-        }
-        if let Self::Pass(pass) = self {
-            pass.update(bytes);
-        }
-    }
-}
-
-/// What is taken from the bytes on their way into the file.
-#[derive(Debug, Clone)]
-enum Taker {
-    /// The sections' digests in a bank.
-    Bank(SectionDigests),
-    /// What the Secure Boot signature covers.
-    Cover(Cover),
-}
-
-impl Taker {
-    fn into_bank(self) -> Option<SectionDigests> {
-        match self {
-            Self::Bank(digests) => Some(digests),
-            Self::Cover(_) => None,
-        }
-    }
-
-    fn into_cover(self) -> Option<Cover> {
-        match self {
-            Self::Bank(_) => None,
-            Self::Cover(cover) => Some(cover),
-        }
-    }
-
-    fn sink(&mut self) -> &mut dyn SectionSink {
-        match self {
-            Self::Bank(digests) => digests,
-            Self::Cover(cover) => cover,
-        }
-    }
-}
-
-impl SectionSink for Taker {
-    fn begin(&mut self, name: SectionName) {
-        self.sink().begin(name);
-    }
-
-    fn data(&mut self, bytes: &[u8]) {
-        self.sink().data(bytes);
-    }
-
-    fn end(&mut self) {
-        self.sink().end();
-    }
-
-    fn outside(&mut self, bytes: &[u8]) {
-        self.sink().outside(bytes);
-    }
 }

@@ -6,5 +6,6 @@ pub mod pass;
 pub mod pcr;
 pub mod section;
 pub mod sign;
+mod taker;
 pub mod uki;
 pub mod verify;

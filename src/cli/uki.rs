@@ -1,11 +1,13 @@
 //! `uki build`, `uki inspect` and `uki measure`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kairos_init::boot::build::{self, Profile, UkiRequest};
+use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::section::SectionName;
 use kairos_init::boot::sign::PublicKey;
 use kairos_init::boot::sign::certificate::{load_public_key, parse_public_key};
@@ -15,9 +17,10 @@ use kairos_init::boot::uki::hwids::{self, Computer};
 use kairos_init::boot::uki::inspect::inspect;
 use kairos_init::boot::uki::kernel::{release_of, unpack};
 use kairos_init::boot::uki::pe::PeHeaders;
+use kairos_init::boot::uki::reuse;
 use kairos_init::boot::uki::splash;
 use kairos_init::boot::uki::stub::{MAX_STUB, Stub, StubKind};
-use kairos_init::image::check_replaceable;
+use kairos_init::image::{REPORT, UKI, check_replaceable};
 use kairos_init::pipeline::{self, profiles};
 use serde_json::{Map, Value};
 
@@ -25,6 +28,8 @@ use super::args::{GlobalArgs, UkiBuildArgs, UkiCommand, UkiFileArgs};
 use super::render;
 
 const MAX_KERNEL: u64 = 256 << 20;
+/// A report larger than this is none.
+const MAX_REPORT: u64 = 256 << 20;
 /// A `.pcrpkey` larger than this is none.
 pub(super) const MAX_PCRPKEY: u64 = 64 << 10;
 /// What a profile takes from another EFI program (ukify's list).
@@ -55,19 +60,38 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     check_replaceable(&args.output)?;
     let keys = pipeline::load_keys(&super::key_files(&args.keys)?)?;
     render::warn(&keys.warnings);
-    let stub = super::read(&args.stub, MAX_STUB)?;
-    let stub = Stub::parse(&stub).with_context(|| format!("cannot use {}", args.stub.display()))?;
-    refuse_mixed(args, stub.kind())?;
-    let kernel = match &args.linux {
-        Some(path) => unpack(super::read(path, MAX_KERNEL)?, MAX_KERNEL)?,
-        None => Vec::new(),
+    let mut reused = args.reuse_initrd.as_deref().map(Reused::open).transpose()?;
+    let stub = match (&args.stub, &mut reused) {
+        (Some(path), _) => {
+            Stub::parse(&super::read(path, MAX_STUB)?).with_context(|| format!("cannot use {}", path.display()))?
+        }
+        (None, Some(reused)) => Stub::of_uki(&mut reused.file, &reused.name)?,
+        (None, None) => bail!("give --stub"),
     };
-    let text = |value: &Option<String>| value.as_deref().map(super::text_or_file).transpose();
+    let kernel = match (&args.linux, &mut reused) {
+        (Some(path), _) => unpack(super::read(path, MAX_KERNEL)?, MAX_KERNEL)?,
+        (None, Some(reused)) => reused.section(SectionName::Linux)?,
+        (None, None) => Vec::new(),
+    };
+    refuse_mixed(args, stub.kind(), !kernel.is_empty())?;
+    let mut text = |value: &Option<String>, name: SectionName| -> Result<Vec<u8>> {
+        match (value, &mut reused) {
+            (Some(value), _) => Ok(super::text_or_file(value)?.into_bytes()),
+            (None, Some(reused)) => reused.section(name),
+            (None, None) => Ok(Vec::new()),
+        }
+    };
+    let os_release = text(&args.os_release, SectionName::Osrel)?;
+    let cmdline = String::from_utf8_lossy(&text(&args.cmdline, SectionName::Cmdline)?).into_owned();
+    let cmdline = build::collapse_white_space(&cmdline);
     let uname = match &args.uname {
         Some(uname) => uname.clone(),
-        None => release_of(&kernel, MAX_KERNEL).unwrap_or_default(),
+        None => match String::from_utf8_lossy(&text(&None, SectionName::Uname)?).into_owned() {
+            none if none.is_empty() => release_of(&kernel, MAX_KERNEL).unwrap_or_default(),
+            known => known,
+        },
     };
-    let cmdline = build::collapse_white_space(&text(&args.cmdline)?.unwrap_or_default());
+    let sbat = args.sbat.as_deref().map(super::text_or_file).transpose()?;
     let pcrpkey = args.pcrpkey.as_deref().map(load_public_key).transpose()?.map(|key| key.pem().as_bytes().to_vec());
     let policies = super::policies(&args.policies, pcrpkey)?;
     if policies.phases.len() > keys.pcr.len() {
@@ -83,14 +107,20 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     if let Some(path) = &args.splash {
         check_splash(path)?;
     }
+    let or_reused = |files: &[PathBuf], name: SectionName| match (&reused, files.is_empty()) {
+        (Some(reused), true) => reused.payload(name),
+        _ => joined(files),
+    };
+    let known = reused.as_ref().map(|reused| reused.digests.clone()).unwrap_or_default();
     let request = UkiRequest {
-        os_release: text(&args.os_release)?.unwrap_or_default().into_bytes(),
+        os_release,
         cmdline: cmdline.into_bytes(),
         uname: uname.into_bytes(),
-        initrd: joined(&args.initrd)?,
-        ucode: joined(args.ucode.as_slice())?,
-        splash: joined(args.splash.as_slice())?,
-        dtb: joined(args.dtb.as_slice())?,
+        initrd: or_reused(&args.initrd, SectionName::Initrd)?,
+        ucode: or_reused(args.ucode.as_slice(), SectionName::Ucode)?,
+        splash: or_reused(args.splash.as_slice(), SectionName::Splash)?,
+        dtb: or_reused(args.dtb.as_slice(), SectionName::Dtb)?,
+        initrd_digests: known.iter().filter(|(bank, _)| **bank != Bank::Sha256).map(|(b, d)| (*b, d.clone())).collect(),
         dtbauto: args
             .dtbauto
             .iter()
@@ -98,7 +128,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
             .collect::<Result<_>>()?,
         hwids: args.hwids.as_deref().map(hwids_section).transpose()?.unwrap_or_default(),
         others: others(args)?,
-        sbat: text(&args.sbat)?.map(String::into_bytes),
+        sbat: sbat.map(String::into_bytes),
         profiles: entries,
         policies: keys.policies(&policies),
         signings: keys.signings(args.keys.sb_hash),
@@ -112,6 +142,12 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     let cancel = super::cancel_on_signal()?;
     let built = build::build(request, file.as_file_mut())?;
     cancel.check()?;
+    if known.get(&Bank::Sha256).is_some_and(|digest| built.initrd_digests.get(&Bank::Sha256) != Some(digest)) {
+        bail!(
+            "the initrd of {} is not the one that its report.json is about: make it anew, without --reuse-initrd",
+            args.reuse_initrd.as_deref().unwrap_or(Path::new("")).display()
+        );
+    }
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).with_context(cannot)?;
     check_replaceable(&args.output)?;
@@ -127,11 +163,11 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
 }
 
 /// What a UKI needs, and what an addon cannot have.
-fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind) -> Result<()> {
+fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind, has_kernel: bool) -> Result<()> {
     if kind == StubKind::Uki {
-        return match args.linux {
-            Some(_) => Ok(()),
-            None => bail!("a UKI needs a kernel: give --linux; for an addon give the addon stub (addonx64.efi.stub)"),
+        return match has_kernel {
+            true => Ok(()),
+            false => bail!("a UKI needs a kernel: give --linux; for an addon give the addon stub (addonx64.efi.stub)"),
         };
     }
     let keys = &args.keys;
@@ -146,6 +182,55 @@ fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind) -> Result<()> {
     match has.iter().find(|(_, given)| *given) {
         Some((option, _)) => bail!("an addon has no {option}: it is measured and started by the UKI that loads it"),
         None => Ok(()),
+    }
+}
+
+/// The UKI of an output folder, from which what is not given is taken.
+struct Reused {
+    file: File,
+    path: PathBuf,
+    name: String,
+    /// Of the initrd, as far as the image proves them.
+    digests: BTreeMap<Bank, Vec<u8>>,
+}
+
+impl Reused {
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(UKI);
+        let name = path.display().to_string();
+        let report = folder.join(REPORT);
+        let value: Value = serde_json::from_slice(&super::read(&report, MAX_REPORT)?)
+            .with_context(|| format!("{} is no report of the whole run", report.display()))?;
+        let recorded = value.pointer("/initrd/digests").and_then(Value::as_object).into_iter().flatten();
+        let recorded: BTreeMap<Bank, Vec<u8>> = recorded
+            .filter_map(|(bank, digest)| Some((bank.parse().ok()?, hex::decode(digest.as_str()?).ok()?)))
+            .collect();
+        if !recorded.contains_key(&Bank::Sha256) {
+            bail!("{} has no digests of the initrd: it is of an older version; build it anew", report.display());
+        }
+        let mut file = super::open(&path)?;
+        let digests = reuse::proven(&mut file, &name, &recorded)?;
+        if digests.len() < recorded.len() {
+            render::warn(&[format!(
+                "{name} has no signed policies that prove the digests of its initrd in {} of {} banks: they are taken anew",
+                recorded.len() - digests.len(),
+                recorded.len()
+            )]);
+        }
+        Ok(Self { file, path, name, digests })
+    }
+
+    fn section(&mut self, name: SectionName) -> Result<Vec<u8>> {
+        Ok(content(&mut self.file, &self.name, name.as_str(), MAX_KERNEL)?.unwrap_or_default())
+    }
+
+    fn payload(&self, name: SectionName) -> Result<Option<Payload<'static>>> {
+        let mut file = super::open(&self.path)?;
+        let pe = PeHeaders::read(&mut file, &self.name)?;
+        let Some(section) = pe.section(name.as_str()) else { return Ok(None) };
+        let length = u64::from(section.content_size());
+        file.seek(SeekFrom::Start(section.raw_offset.into()))?;
+        Ok(Some(Payload::Reader { length, reader: Box::new(file.take(length)) }))
     }
 }
 

@@ -142,7 +142,7 @@ pub struct Rootfs {
 }
 
 /// The initrd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Initrd {
     /// Compressed bytes.
     pub bytes: u64,
@@ -150,6 +150,8 @@ pub struct Initrd {
     pub uncompressed_bytes: u64,
     /// zstd's compression level.
     pub level: i32,
+    /// Digests of the compressed initrd by PCR bank, hexadecimal: for `uki build --reuse-initrd`.
+    pub digests: BTreeMap<String, String>,
 }
 
 /// The UKI.

@@ -29,7 +29,7 @@ fn find(below: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Keys are made once: that takes a second.
-fn keys() -> &'static Path {
+pub(crate) fn keys() -> &'static Path {
     static KEYS: OnceLock<TempDir> = OnceLock::new();
     let dir = KEYS.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
@@ -103,7 +103,7 @@ impl Case {
         command
     }
 
-    fn builds(&self, more: &[&str]) {
+    pub(crate) fn builds(&self, more: &[&str]) {
         let output = self.command(more).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
     }

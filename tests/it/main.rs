@@ -21,6 +21,7 @@ mod sign;
 mod slim;
 mod uki;
 mod uki_matrix;
+mod uki_reuse;
 mod uki_sign;
 mod verify;
 mod why;

@@ -153,7 +153,7 @@ fn image(file: &[u8]) -> Image {
         let content = file[start..start + section.content_size() as usize].to_vec();
         table.push((
             section.name(),
-            content.len() as u32,
+            u32::try_from(content.len()).unwrap(),
             section.virtual_address,
             section.raw_size,
             section.raw_offset,
@@ -306,9 +306,10 @@ fn profiles_and_device_trees_are_measured_each_for_itself() {
     let measured = program(&["uki", "measure", "--json"]).arg(case.path("ours.efi")).output().unwrap();
     let measured: Value = serde_json::from_slice(&measured.stdout).unwrap();
     let variants = measured["variants"].as_array().unwrap();
+    let number = |value: &Value| value.as_u64().map(|number| usize::try_from(number).unwrap());
     let which = |variant: &Value| {
         let title = variant["title"].as_str().unwrap().to_owned();
-        (variant["profile"].as_u64().unwrap() as usize, title, variant["dtbauto"].as_u64().map(|n| n as usize))
+        (number(&variant["profile"]).unwrap(), title, number(&variant["dtbauto"]))
     };
     let titles = ["main", "Debug mode", "Rescue", "Factory Reset"];
     let cmdlines = ["", " debug", " systemd.unit=rescue.target", " reset=1"];
@@ -416,11 +417,11 @@ fn kernels_of_arm64_in_every_form() {
             program[at..at + 4].copy_from_slice(&section.raw_size.to_le_bytes());
         }
         let payload = fs::read(case.path(packed)).unwrap();
-        let start = program.len() as u32;
+        let start = u32::try_from(program.len()).unwrap();
         program.extend(&payload);
         program[4..8].copy_from_slice(b"zimg");
         program[8..12].copy_from_slice(&start.to_le_bytes());
-        program[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        program[12..16].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
         program[0x18..0x18 + kind.len()].copy_from_slice(kind.as_bytes());
         fs::write(case.path(name), program).unwrap();
     }

@@ -101,7 +101,7 @@ impl Case {
                 banks: Bank::ALL.to_vec(),
                 ..Policies::default()
             },
-            signings: self.signed.then(|| Signing { identity: &identity, hash: Hash::Sha256 }).into_iter().collect(),
+            signings: self.signed.then_some(Signing { identity: &identity, hash: Hash::Sha256 }).into_iter().collect(),
             ..UkiRequest::new(&stub, Vec::new())
         };
         let mut out = Cursor::new(Vec::new());

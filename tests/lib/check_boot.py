@@ -3,6 +3,8 @@
 
     check_boot.py measured GUEST.txt PCRS.json   Secure Boot is on, efivarfs is mounted, and PCR 11 of every active bank is
                                                  what was predicted, before and after each boot phase word
+    check_boot.py unseal GUEST.txt NAME WORD unlocked|refused
+                                                 the boot NAME, whose command line has WORD, unlocks its disk or does not
     check_boot.py drivers FULL.txt SLIM.txt      every device that has a driver in the first has the same one in the second
 
 Prints one line a check, and what differs. Exit code 1 if a check failed.
@@ -88,7 +90,27 @@ def drivers(full, slim, least=60):
         check(count[0] == count[1], f"{what}: {count[0]} devices unslimmed, {count[1]} slimmed")
 
 
+def unseal(guest, name, word, verdict):
+    """The disk opens at each phase that is signed (or at none, for another key), and at no other."""
+    lines = facts(guest)
+    cmdline = next((words[1:] for words in lines if words[0] == "cmdline"), [])
+    check(not word or word in cmdline, f"{name}: booted with {word or 'the common command line'}: {' '.join(cmdline)}")
+    check(word or not {"second=1", "updated=1"} & set(cmdline), f"{name}: no other entry's command line")
+    missing = [words[1:] for words in lines if words[0] == "missing"]
+    check(not missing, f"{name}: the stub handed over key and signatures, disk and TPM are there {missing or ''}")
+    check((["enrolled"] in lines) == (name == "first"), f"{name}: enrolled by the first boot, and by no other")
+    for phase, wanted in [("before", "refused"), ("enter-initrd", verdict), ("leave-initrd", verdict),
+                          ("another-word", "refused")]:
+        if phase == "before" and name == "first":
+            continue
+        said = [words[0] for words in lines if words[0] in ("unlocked", "refused") and words[1:] == [phase]]
+        check(said == [wanted], f"{name}: at phase {phase} the disk is {wanted}" + ("" if said == [wanted] else f": {said}"))
+
+
 def main():
+    if len(sys.argv) == 6 and sys.argv[1] == "unseal":
+        unseal(*sys.argv[2:])
+        sys.exit(1 if failures else 0)
     commands = {"measured": measured, "drivers": drivers, "guests": lambda full, slim: drivers(full, slim, 30)}
     if len(sys.argv) != 4 or sys.argv[1] not in commands:
         sys.exit(__doc__)

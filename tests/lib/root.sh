@@ -2,6 +2,7 @@
 #
 #   base   what the main job gets: Debian 13 with a kernel and every firmware and microcode package of the distribution
 #   boot   a copy of base with the marker unit of the boot tests
+#   unseal the guest of the boot test of that name: Debian 13 with what unlocks a disk by its TPM
 #   arm64-base  the same packages for 64-bit Arm, unpacked (nothing of it can run here), with the firmware of base
 #   tools  Debian 13's own programs, as oracles: ukify, systemd-measure, mkosi, depmod, modprobe
 #
@@ -49,6 +50,8 @@ bootstrap() {
         "$suite" "$dir" ${mirror:+"$mirror"}
 }
 
+# What systemd loads to speak to a TPM.
+tss_packages=libtss2-esys-3.0.2-0t64,libtss2-mu-4.0.1-0t64,libtss2-rc0t64,libtss2-tcti-device0t64
 root_packages=systemd,systemd-sysv,udev,kmod,dbus,iproute2,zstd
 
 fill_base() {
@@ -75,11 +78,27 @@ fill_boot() {
     local dir=$1 guest=$project/tests/lib/guest
     as_root cp -a --reflink=auto "$cache/base/." "$dir" &&
         as_root install -m 755 "$guest/kairos-init-test" "$guest/kairos-init-tpm-log" "$dir/usr/local/sbin/" &&
+        as_root install -D -m 644 -t "$dir/usr/local/lib" "$guest/kairos-init-tpm" &&
+        as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&
+        as_root ln -s ../kairos-init-test.service "$dir/etc/systemd/system/multi-user.target.wants/"
+}
+
+# A guest that can unlock a disk by its TPM. systemd would extend PCR 11 by itself, some words too few: this root has no initrd.
+fill_unseal() {
+    local dir=$1 guest=$project/tests/lib/guest unit
+    bootstrap "$dir" main "$root_packages,linux-image-amd64,systemd-boot-efi,cryptsetup-bin,systemd-cryptsetup,$tss_packages" || return 1
+    for unit in systemd-pcrphase-sysinit systemd-pcrphase systemd-pcrphase-initrd systemd-pcrmachine systemd-tpm2-setup \
+        systemd-tpm2-setup-early; do
+        as_root ln -sf /dev/null "$dir/etc/systemd/system/$unit.service" || return 1
+    done
+    as_root install -m 755 "$guest/kairos-init-unseal" "$dir/usr/local/sbin/kairos-init-test" &&
+        as_root install -D -m 644 -t "$dir/usr/local/lib" "$guest/kairos-init-tpm" &&
         as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&
         as_root ln -s ../kairos-init-test.service "$dir/etc/systemd/system/multi-user.target.wants/"
 }
 
 root_base() { make_root base "$base_recipe" fill_base; }
+root_unseal() { make_root unseal "$base_recipe-$(fingerprint "$project"/tests/lib/guest/*)" fill_unseal; }
 root_arm64() {
     root_base
     root_tools

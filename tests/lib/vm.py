@@ -10,6 +10,9 @@
 --variables FILE  the firmware's variables as another run left them in its DIR/vars.fd
 --loader FILE     systemd-boot starts, and then the UKI, from EFI/Linux
 --auth DIR   systemd-boot enrols PK.auth, KEK.auth and db.auth of DIR, if the machine is in setup mode
+--entry GLOB the boot entry that systemd-boot takes
+--disk FILE  a disk with the serial number "sealed", kept as the machine leaves it
+--tpm-state DIR  the TPM's state, kept for the next run
 --tpm        a TPM 2.0 (swtpm) with the banks sha1, sha256, sha384, sha512 active
 --devices    many: dozens of emulated controllers and network cards; vmware: those that VMware gives its guests
 --until      ends well as soon as the console matches; without it, when the guest powers off
@@ -119,7 +122,8 @@ def make_esp(options, image):
     run("mmd", "-i", image, "::EFI/Linux", "::loader", "::loader/keys", "::loader/keys/auto")
     run("mcopy", "-i", image, options.uki, "::EFI/Linux/uki.efi")
     config = options.work / "loader.conf"
-    config.write_text("timeout 0\nsecure-boot-enroll force\n")
+    entry = f"default {options.entry}\n" if options.entry else ""
+    config.write_text(f"timeout 0\nsecure-boot-enroll force\n{entry}")
     run("mcopy", "-i", image, config, "::loader/loader.conf")
     for name in ["PK", "KEK", "db"] if options.auth else []:
         run("mcopy", "-i", image, options.auth / f"{name}.auth", f"::loader/keys/auto/{name}.auth")
@@ -134,11 +138,12 @@ def make_variables(keys, template, variables, virt_fw_vars):
         keys / "KEK.pem", "--add-db", OWNER, keys / "db.pem", "--sb")
 
 
-def start_tpm(state):
-    """swtpm with four banks; returns its process and socket."""
-    shutil.rmtree(state, ignore_errors=True)
-    state.mkdir()
-    run("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256,sha384,sha512", "--overwrite")
+def start_tpm(state, keep):
+    """swtpm with four banks, a new one unless it is to be kept; returns its process and socket."""
+    if not keep or not state.exists():
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        run("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256,sha384,sha512", "--overwrite")
     socket = state / "socket"
     process = subprocess.Popen(
         ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={socket}",
@@ -211,6 +216,9 @@ def arguments():
     parser.add_argument("--auth", type=Path)
     parser.add_argument("--virt-fw-vars", default="virt-fw-vars")
     parser.add_argument("--tpm", action="store_true")
+    parser.add_argument("--tpm-state", type=Path)
+    parser.add_argument("--disk", type=Path)
+    parser.add_argument("--entry")
     parser.add_argument("--devices", choices=["none", "many", "vmware"], default="none")
     parser.add_argument("--memory", type=int, default=4096)
     parser.add_argument("--timeout", type=float, default=300)
@@ -277,9 +285,12 @@ def main():
         command.append("-no-reboot")
     tpm = None
     if options.tpm:
-        tpm, socket = start_tpm(work / "tpm")
+        tpm, socket = start_tpm(options.tpm_state or work / "tpm", options.tpm_state is not None)
         command += ["-chardev", f"socket,id=tpm,path={socket}", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
                     "-device", "tpm-tis,tpmdev=tpm0"]
+    if options.disk:
+        command += ["-drive", f"if=none,id=own,format=raw,file={options.disk}",
+                    "-device", "virtio-blk-pci,drive=own,serial=sealed"]
     if options.devices == "many":
         command += many_devices(work, MANY)
     elif options.devices == "vmware":

@@ -53,6 +53,19 @@ pub fn inspect(file: &mut (impl Read + Seek), what: &str) -> Result<Vec<(Section
 /// # Errors
 /// As [`inspect`]; a file without a kernel; a section that is there twice in one profile.
 pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionSink) -> Result<Vec<String>, UkiError> {
+    replay_but(file, what, None, sink)
+}
+
+/// [`replay`], but for the content of one section, of which only beginning and end are shown.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_but(
+    file: &mut (impl Read + Seek),
+    what: &str,
+    skipped: Option<SectionName>,
+    sink: &mut dyn SectionSink,
+) -> Result<Vec<String>, UkiError> {
     let bad = |problem: String| UkiError::Pe { what: what.to_owned(), problem };
     let pe = PeHeaders::read(file, what)?;
     let sections: Vec<(SectionName, &SectionHeader)> = known(&pe).collect();
@@ -72,12 +85,14 @@ pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionS
         let mut text = Vec::new();
         let keep = is_profile && u64::from(section.content_size()) <= MAX_TEXT;
         sink.begin(name);
-        stream(file, section, what, &mut |bytes| {
-            sink.data(bytes);
-            if keep {
-                text.extend_from_slice(bytes);
-            }
-        })?;
+        if skipped != Some(name) {
+            stream(file, section, what, &mut |bytes| {
+                sink.data(bytes);
+                if keep {
+                    text.extend_from_slice(bytes);
+                }
+            })?;
+        }
         sink.end();
         if is_profile {
             profiles.push(String::from_utf8_lossy(&text).into_owned());

@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod layout;
 pub mod pe;
 pub mod profile;
+pub mod reuse;
 pub mod sbat;
 pub mod splash;
 pub mod stub;

@@ -1,10 +1,11 @@
 //! The systemd stub: the EFI program that a UKI's sections are added to.
 
 use std::fmt;
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use super::UkiError;
-use super::pe::{DIRECTORY_DEBUG, DIRECTORY_SECURITY, PeHeaders, SectionHeader, u32_at};
+use super::pe::{DIRECTORY_DEBUG, DIRECTORY_SECURITY, PeHeaders, SECTION_HEADER, SectionHeader, field, put, u32_at};
+use crate::boot::section::SectionName;
 
 /// A stub is about 100 KiB; anything this large is something else.
 pub const MAX_STUB: u64 = 16 << 20;
@@ -87,6 +88,48 @@ impl Stub {
         }
         let version = version_of(magic);
         Ok(Self { version, kind, ..stub })
+    }
+
+    /// The stub in a UKI that was made of it: the UKI's headers and the sections that are not its own. `.sbat` is the merged one.
+    ///
+    /// # Errors
+    /// No UKI, or one whose stub is larger than any.
+    pub fn of_uki(file: &mut (impl Read + Seek), what: &str) -> Result<Self, UkiError> {
+        let pe = PeHeaders::read(file, what)?;
+        let bad = |problem: &str| UkiError::Pe { what: what.to_owned(), problem: problem.to_owned() };
+        let first = pe
+            .sections
+            .iter()
+            .position(|section| SectionName::parse(&section.name()).is_some_and(|name| name != SectionName::Sbat));
+        let first = first.ok_or_else(|| bad("it has no sections of a UKI"))?;
+        let (own, added) = pe.sections.split_at(first);
+        let end =
+            own.iter().map(|section| u64::from(section.raw_offset) + u64::from(section.raw_size)).max().unwrap_or(0);
+        if end > MAX_STUB {
+            return Err(bad("what comes before its first section is larger than any stub"));
+        }
+        let added_bytes: u32 = added.iter().fold(0, |sum, section| sum.saturating_add(section.virtual_size));
+        let count = u16::try_from(first).map_err(|_| bad("it has too many sections"))?;
+        let mut bytes = vec![0; usize::try_from(end).unwrap_or(0)];
+        file.seek(SeekFrom::Start(0))?;
+        file.read_exact(&mut bytes)?;
+        // As before the sections came: their headers, what they added to SizeOfInitializedData, and the signature go.
+        let table_end = pe.table_offset + first * SECTION_HEADER;
+        if let Some(rest) = bytes.get_mut(table_end..pe.bytes.len()) {
+            rest.fill(0);
+        }
+        let optional = pe.optional_offset();
+        let initialized = u32_at(&bytes, optional + field::SIZE_OF_INITIALIZED_DATA).unwrap_or(0);
+        let security = optional + field::DIRECTORIES + DIRECTORY_SECURITY * 8;
+        let fields: [(usize, &[u8]); 3] = [
+            (pe.pe_offset + 6, &count.to_le_bytes()),
+            (optional + field::SIZE_OF_INITIALIZED_DATA, &initialized.saturating_sub(added_bytes).to_le_bytes()),
+            (security, &[0; 8]),
+        ];
+        for (offset, value) in fields {
+            put(&mut bytes, offset, value).ok_or_else(|| bad("its headers are cut short"))?;
+        }
+        Self::parse(&bytes)
     }
 
     /// What it is for.

@@ -73,9 +73,13 @@ pub(crate) struct UkiBuildArgs {
     /// A further boot entry from an EFI program with a .profile section and what it has in the place of common ones; repeatable
     #[arg(long, value_name = "FILE")]
     pub(crate) join_profile: Vec<PathBuf>,
+    /// Take over what is not given from the UKI of an output folder of the whole run: initrd with its digests, kernel, stub,
+    /// os-release, command line and the others; for another command line, keys or profiles in the time of a copy
+    #[arg(long, value_name = "OUT", conflicts_with = "initrd")]
+    pub(crate) reuse_initrd: Option<PathBuf>,
     /// The systemd stub: linuxx64.efi.stub, for an addon addonx64.efi.stub
-    #[arg(long, value_name = "FILE")]
-    pub(crate) stub: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "reuse_initrd")]
+    pub(crate) stub: Option<PathBuf>,
     /// What PCR policies are about.
     #[command(flatten)]
     pub(crate) policies: PolicyArgs,

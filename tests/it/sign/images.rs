@@ -173,7 +173,8 @@ fn two_signings_are_equal_and_a_third_is_refused() {
         sign_pe(&mut file, "uki.efi", &with(&identity(3072)), Existing::Refuse, None, &Cancel::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "uki.efi is signed already: give the unsigned file, or remove the signature with `sbattach --remove uki.efi`"
+        "uki.efi is signed already: give the unsigned file, or say what becomes of its signatures with --append or --remove of \
+         `kairos-init uki sign`"
     );
     assert_eq!(file.into_inner(), one);
     let mut cut = Cursor::new(boot_loader()[..100_000].to_vec());
