@@ -8,6 +8,7 @@ mod plan;
 mod request;
 mod shipped;
 mod slim;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,6 +20,7 @@ pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
 pub use request::{BuildRequest, Hardware, PolicyRequest, SelectRequest, SlimRequest};
 pub use slim::{SlimOutcome, slim};
+pub use upgrade::{LostDriver, lost_drivers};
 
 use crate::boot::build::{self, BuildError, Profile, UkiRequest};
 use crate::boot::measure::Predictions;

@@ -10,7 +10,7 @@ use crate::drivers::inventory::{AliasList, FirmwareKind, Inventory, indexes};
 use crate::drivers::select;
 use crate::drivers::target;
 use crate::names::{FirmwarePath, ModuleName, TreePath};
-use crate::root::initrd::{NewcReader, decompress};
+use crate::root::initrd::{ArchiveEntry, NewcReader, decompress};
 
 use super::{PipelineError, Plan};
 
@@ -44,18 +44,10 @@ impl Shipped {
             }
             let is_index = entry.path.parent() == Some(directory.clone())
                 && [&b"modules.alias"[..], b"modules.dep"].contains(&entry.path.file_name());
-            if !is_index || u64::from(entry.length) > INDEX_LIMIT {
+            if !is_index {
                 continue;
             }
-            let mut bytes = vec![0; usize::try_from(entry.length).unwrap_or(0)];
-            let mut done = 0;
-            while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                match reader.read_content(rest).map_err(|error| wrong(error.to_string()))? {
-                    0 => return Err(wrong(format!("its initrd ends within {}", entry.path))),
-                    read => done += read,
-                }
-            }
-            let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{} is not UTF-8 text", entry.path)))?;
+            let text = content(&mut reader, &entry, path)?;
             indexes_found.insert(entry.path.file_name().to_vec(), text);
         }
         let mut take = |name: &str| {
@@ -97,8 +89,29 @@ impl Shipped {
     }
 }
 
+/// The text of an entry of a UKI's initrd.
+pub(super) fn content<R: Read>(
+    reader: &mut NewcReader<R>,
+    entry: &ArchiveEntry,
+    path: &Path,
+) -> Result<String, PipelineError> {
+    let wrong = |problem: String| PipelineError::Uki { path: path.to_owned(), problem };
+    if u64::from(entry.length) > INDEX_LIMIT {
+        return Err(wrong(format!("{} in its initrd has {} bytes: no index has so many", entry.path, entry.length)));
+    }
+    let mut bytes = vec![0; usize::try_from(entry.length).unwrap_or(0)];
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match reader.read_content(rest).map_err(|error| wrong(error.to_string()))? {
+            0 => return Err(wrong(format!("its initrd ends within {}", entry.path))),
+            read => done += read,
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| wrong(format!("{} is not UTF-8 text", entry.path)))
+}
+
 /// The decompressed `.initrd` section of a UKI.
-fn initrd(path: &Path) -> Result<BufReader<Box<dyn Read>>, PipelineError> {
+pub(super) fn initrd(path: &Path) -> Result<BufReader<Box<dyn Read>>, PipelineError> {
     let failed = |source| PipelineError::Input { what: "UKI", path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let headers = PeHeaders::read(&mut file, &path.display().to_string())?;

@@ -266,6 +266,40 @@ fn firmware_that_a_uki_lacks_is_told() {
     assert!(less.contains("r8169 asks for firmware that is not there: rtl_nic/rtl8168h-2.fw"), "{less}");
 }
 
+/// An upgrade that takes the driver of a captured machine's wire is refused; one that takes what it does not have is not.
+#[test]
+fn an_upgrade_that_takes_a_machines_driver_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let realtek = "pci:v000010ECd00008168sv00001849sd00008168bc02sc00i00";
+    let board = capture(dir.path(), "board", &[NVME, realtek]);
+    let disk = capture(dir.path(), "disk", &[NVME]);
+    let build = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        let mut build =
+            program(&["--stage", "build", "--target", "uki", "--unsigned", "--quiet", "--compression", "zstd:1"]);
+        build.arg("--root").arg(roots::base()).args(["--hardware", "x86-vm"]).args(more);
+        let output = build.arg("--output").arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        out.join("uki/EFI/kairos/norole.efi")
+    };
+    let (old, new) = (build("old", &["--keep", "r8169"]), build("new", &[]));
+    let lines = |from: &Path, to: &Path, machine: &Path| {
+        let mut command = program(&["uki", "verify", "--json", "--quiet"]);
+        command.arg(to).arg("--upgrade-from").arg(from).arg("--capture").arg(machine);
+        let report = json(&command.output().unwrap());
+        let checks = report["checks"].as_array().unwrap().clone();
+        checks.into_iter().filter(|check| check["id"] == "drivers").collect::<Vec<_>>()
+    };
+    let lost = lines(&old, &new, &board);
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    let reason = lost[0]["reason"].as_str().unwrap();
+    assert!(lost[0]["outcome"] == "failure" && reason.contains("board") && reason.contains("r8169"), "{lost:?}");
+    for (from, to, machine) in [(&old, &new, &disk), (&new, &old, &board), (&old, &old, &board)] {
+        let lost = lines(from, to, machine);
+        assert!(lost.len() == 1 && lost[0]["outcome"] == "pass", "{lost:?}");
+    }
+}
+
 #[test]
 fn a_captured_machine_is_a_target_and_several_are_united() {
     let dir = tempfile::tempdir().unwrap();

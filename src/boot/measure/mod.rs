@@ -277,7 +277,7 @@ impl Serialize for Pcr11 {
 
 /// What PCR 11 will be, for one way in which a UKI can boot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Prediction {
+pub struct VariantPcrs {
     /// Which profile, which device tree.
     #[serde(flatten)]
     pub variant: Variant,
@@ -289,7 +289,7 @@ pub struct Prediction {
 
 /// Predictions for all ways in which a UKI can boot, the default profile's first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Predictions(pub Vec<Prediction>);
+pub struct Predictions(pub Vec<VariantPcrs>);
 
 impl Predictions {
     /// For all profiles, with what they call themselves.
@@ -297,7 +297,7 @@ impl Predictions {
     pub fn new(digests: &[SectionDigests], titles: &[String], paths: &[PhasePath]) -> Self {
         let Some(first) = digests.first() else { return Self::default() };
         let variants = (0..first.profiles()).flat_map(|profile| first.variants(profile));
-        let one = |variant: Variant| Prediction {
+        let one = |variant: Variant| VariantPcrs {
             variant,
             title: titles.get(variant.profile).cloned().unwrap_or_default(),
             pcrs: Pcr11::predict(digests, variant, paths),

@@ -215,4 +215,7 @@ pub(crate) struct UkiVerifyArgs {
     /// The UKI that machines run now: refuse what would strand them
     #[arg(long, value_name = "OLD")]
     pub(crate) upgrade_from: Option<PathBuf>,
+    /// Captured machines, files or folders: refuse an upgrade that takes a driver which one of them needs; repeatable
+    #[arg(long, value_name = "CAPTURE|DIR", requires = "upgrade_from")]
+    pub(crate) capture: Vec<PathBuf>,
 }
