@@ -201,6 +201,11 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
             (sbat::merge([stub.sbat(), kernel.sbat, user]), kernel.nx_compat)
         }
     };
+    for (name, payload) in request.profiles.iter().flat_map(|profile| &profile.sections) {
+        if let (SectionName::Linux, Payload::Bytes(kernel)) = (name, payload) {
+            Kernel::check(kernel, stub.machine())?;
+        }
+    }
     let UkiRequest { policies, signings, .. } = &request;
     let hashes: Vec<Hash> = signings.iter().map(|signing| signing.hash).collect();
     let (signings, titles) = (signings.clone(), titles(&request.profiles));

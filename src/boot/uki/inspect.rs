@@ -11,6 +11,8 @@ use crate::boot::section::{SectionName, SectionSink};
 
 /// A text section larger than this is not shown as text.
 const MAX_TEXT: u64 = 1 << 20;
+/// Ways to boot that are predicted of one file: a hostile one could have millions.
+const MOST_VARIANTS: u64 = 4096;
 const BUFFER: usize = 1 << 20;
 
 /// A section as `ukify inspect --json=short` describes it.
@@ -72,6 +74,12 @@ pub fn replay_but(
     if !sections.iter().any(|(name, _)| *name == SectionName::Linux) {
         return Err(bad("it has no .linux section: it is no UKI".to_owned()));
     }
+    let variants = variants(sections.iter().map(|(name, _)| *name));
+    if variants > MOST_VARIANTS {
+        return Err(bad(format!(
+            "its profiles and device trees make {variants} ways to boot, more than the {MOST_VARIANTS} that are predicted"
+        )));
+    }
     let (mut seen, mut profiles) = (Vec::new(), Vec::new());
     for (name, section) in sections {
         let is_profile = name == SectionName::Profile;
@@ -99,6 +107,30 @@ pub fn replay_but(
         }
     }
     Ok(profiles)
+}
+
+/// In how many ways a UKI with these sections can boot: see [`crate::boot::measure::Variant`].
+fn variants(sections: impl Iterator<Item = SectionName>) -> u64 {
+    // (device trees, firmware) of what is common, then of each profile.
+    let mut groups = vec![[0_u64; 2]];
+    for name in sections {
+        match name {
+            SectionName::Profile => groups.push([0; 2]),
+            SectionName::Dtbauto | SectionName::Efifw => {
+                if let Some([trees, firmware]) = groups.last_mut() {
+                    *(if name == SectionName::Dtbauto { trees } else { firmware }) += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    let [trees, firmware] = groups.first().copied().unwrap_or_default();
+    let ways =
+        |[own_trees, own_firmware]: &[u64; 2]| (trees + own_trees + 1).saturating_mul(firmware + own_firmware + 1);
+    match groups.get(1..).filter(|profiles| !profiles.is_empty()) {
+        Some(profiles) => profiles.iter().map(ways).fold(0, u64::saturating_add),
+        None => ways(&[0; 2]),
+    }
 }
 
 /// What ukify shows: also the bill of materials.

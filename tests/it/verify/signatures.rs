@@ -1,6 +1,10 @@
 //! Secure Boot signatures: our own, those of others, damaged ones, and what vouches for them.
 
+use std::process::Command;
+
 use kairos_init::boot::verify::{Outcome, Report, Request};
+
+use crate::roots;
 
 use super::{Case, fails, lines, passes, report, sections, table_entry_at, u32_at, warns};
 
@@ -55,14 +59,22 @@ fn a_damaged_certificate_table_is_refused() {
 
 #[test]
 fn signatures_of_others_are_accepted_and_only_with_their_keys() {
-    let case = Case { signed: false, ..Case::new() };
+    let case = Case { signed: false, ..Case::inside(roots::tools_folder()) };
     case.write("uki.efi", &case.built());
+    let inside = |name| roots::inside_tools(&case.folder, name);
+    let done = Command::new("chroot")
+        .arg(roots::tools())
+        .args(["/usr/lib/systemd/systemd-sbsign", "sign", "--private-key", &inside("db.key"), "--certificate"])
+        .args([&inside("db.pem"), "--output", &inside("systemd.efi"), &inside("uki.efi")])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     case.sh("sbsign --key db.key --cert db.pem --output sbsign.efi uki.efi");
     case.sh("osslsigncode sign -h sha256 -key db.key -certs db.pem -in uki.efi -out ossl.efi");
     case.sh("osslsigncode sign -h sha384 -key db.key -certs db.pem -in uki.efi -out ossl384.efi");
     case.sh("openssl req -x509 -newkey rsa:2048 -nodes -keyout other.key -subj '/CN=other' -days 30 -out other.pem");
     case.sh("sbsign --key other.key --cert other.pem --output two.efi sbsign.efi");
-    for name in ["sbsign.efi", "ossl.efi", "ossl384.efi", "two.efi"] {
+    for name in ["sbsign.efi", "systemd.efi", "ossl.efi", "ossl384.efi", "two.efi"] {
         let uki = case.read(name);
         passes(&case.report(&uki));
         let other = Request { db: Some(case.database("other.pem")), ..case.request() };
