@@ -128,6 +128,8 @@ fn indexes(
 /// Anything that keeps the image from being whole; the output folder is then as it was.
 pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> Result<Outcome, PipelineError> {
     let keys = load_keys(&request.keys)?;
+    // A mistake in the options is told before any work.
+    keys.policies(&request.policies)?;
     let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
     refuse_unbootable(&inventory, &findings)?;
     report.warnings.extend(keys.warnings.iter().cloned());
@@ -183,7 +185,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             initrd: Some(initrd),
             // Read when it is written: it need not lie in memory beside the compressor's window.
             ucode: ucode.then(|| Payload::Producer(Box::new(|out| write_microcode(&root, out)))),
-            policies: keys.policies(&request.policies),
+            policies: keys.policies(&request.policies)?,
             signings: keys.signings(request.hash),
             jobs: request.jobs,
             ..UkiRequest::new(&stub, kernel)

@@ -21,6 +21,7 @@ use super::uki::kernel::Kernel;
 use super::uki::pe::PeHeaders;
 use super::uki::sbat;
 use super::uki::stub::{Stub, StubKind};
+use crate::cancel::Cancel;
 
 /// A UKI cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,8 @@ pub struct UkiRequest<'a> {
     pub initrd_digests: BTreeMap<Bank, Vec<u8>>,
     /// Threads for digests.
     pub jobs: usize,
+    /// Asked while files are copied.
+    pub cancel: Cancel,
 }
 
 impl<'a> UkiRequest<'a> {
@@ -110,6 +113,7 @@ impl<'a> UkiRequest<'a> {
             signing_time: None,
             initrd_digests: BTreeMap::new(),
             jobs: 1,
+            cancel: Cancel::default(),
         }
     }
 }
@@ -193,7 +197,7 @@ pub fn predicted_phases() -> Vec<PhasePath> {
 pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> Result<BuiltUki, BuildError> {
     let (stub, jobs, signing_time) = (request.stub, request.jobs, request.signing_time);
     let is_addon = stub.kind() == StubKind::Addon;
-    let (sbat, nx_compat) = match is_addon {
+    let (sbat, mut nx_compat) = match is_addon {
         true => (sbat::merge([request.sbat.as_deref().unwrap_or(sbat::ADDON.as_bytes())]), true),
         false => {
             let kernel = Kernel::check(&request.kernel, stub.machine())?;
@@ -203,7 +207,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     };
     for (name, payload) in request.profiles.iter().flat_map(|profile| &profile.sections) {
         if let (SectionName::Linux, Payload::Bytes(kernel)) = (name, payload) {
-            Kernel::check(kernel, stub.machine())?;
+            nx_compat &= Kernel::check(kernel, stub.machine())?.nx_compat;
         }
     }
     let UkiRequest { policies, signings, .. } = &request;
@@ -216,6 +220,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
         public_key: None,
     };
     let known = request.initrd_digests.clone();
+    let cancel = request.cancel.clone();
     let sections = sections(request);
 
     // The banks must be read out before each .pcrsig is written, the cover goes on to the end of the file.
@@ -228,7 +233,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     });
     let cover = (!hashes.is_empty()).then_some(Taker::Cover(Cover::Begin(hashes.clone())));
     let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
-    let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections })?;
+    let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections, cancel })?;
     let mut profile = 0;
     while assembler.write(out, &mut takers)? {
         let digests: Vec<SectionDigests> =

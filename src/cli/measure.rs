@@ -153,6 +153,11 @@ impl Machine {
     fn of(args: &UkiMeasureArgs) -> Result<Option<Self>> {
         let given = [&args.pk, &args.kek, &args.db, &args.dbx];
         if args.efivars.is_none() && given.iter().all(|file| file.is_none()) {
+            if args.loader.is_some() {
+                bail!(
+                    "--loader is for PCR 4 and 7, which need the machine's variables: give --efivars, or --pk, --kek, --db and --dbx"
+                );
+            }
             return Ok(None);
         }
         let found = |name: &str| -> Result<Option<Vec<u8>>> {
@@ -168,6 +173,11 @@ impl Machine {
         };
         let lists = [list("PK", &args.pk)?, list("KEK", &args.kek)?, list("db", &args.db)?, list("dbx", &args.dbx)?];
         // efivarfs has four bytes of attributes before the value.
+        if let Some(folder) = args.efivars.as_ref().filter(|_| lists.iter().all(Vec::is_empty))
+            && found("SecureBoot")?.is_none()
+        {
+            bail!("{} has none of the variables PK, KEK, db, dbx and SecureBoot", folder.display());
+        }
         let secure_boot = match found("SecureBoot")? {
             Some(value) => Some(value.last() == Some(&1)),
             None => Some(args.secure_boot != SwitchArg::Off),

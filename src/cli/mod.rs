@@ -23,6 +23,7 @@ use args::{
 use kairos_init::boot::pcr::{Bank, PhasePath};
 use kairos_init::boot::sign::Passphrase;
 use kairos_init::boot::sign::command::SignerInput;
+use kairos_init::boot::sign::passphrase::PassphraseSource;
 use kairos_init::boot::uki::profile::ProfileSpec;
 use kairos_init::cancel::Cancel;
 use kairos_init::drivers::select::{FirmwareVersions, UnknownFirmware};
@@ -128,11 +129,15 @@ fn key_files(args: &KeyArgs) -> Result<KeyFiles> {
         SignerInputArg::Digest => SignerInput::Digest,
         SignerInputArg::DigestInfo => SignerInput::DigestInfo,
     };
+    let hidden = match &args.passphrase.key_passphrase {
+        Some(PassphraseSource::Environment(name)) => Some(name.clone()),
+        _ => None,
+    };
     Ok(KeyFiles {
         secure_boot: keys.zip(args.sb_cert.iter().cloned()).collect(),
         pcr: args.pcr_key.clone(),
         pcr_public: args.pcr_public_key.clone(),
-        signer: args.signer.clone().map(|command| ExternalSigner { command, input }),
+        signer: args.signer.clone().map(|command| ExternalSigner { command, input, hidden }),
         passphrase: passphrase(&args.passphrase)?,
     })
 }

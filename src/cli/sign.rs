@@ -12,7 +12,7 @@ use kairos_init::boot::sign::{Identity, PublicKey, pkcs7};
 use kairos_init::boot::uki::attach::attach;
 use kairos_init::cancel::Cancel;
 use kairos_init::image::check_replaceable;
-use kairos_init::pipeline;
+use kairos_init::pipeline::{self, KeyFiles};
 use tempfile::NamedTempFile;
 
 use super::args::{GlobalArgs, UkiSignArgs};
@@ -28,6 +28,11 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
     if !signs && !args.remove && args.attach_pcrsig.is_none() {
         bail!("nothing to do: give --sb-key and --sb-cert to sign, --remove, or --attach-pcrsig");
     }
+    if !args.keys.pcr_key.is_empty() {
+        bail!(
+            "--pcr-key signs nothing here: policies are signed by `uki build`, or elsewhere and then given with --attach-pcrsig"
+        );
+    }
     let target = args.output.as_ref().unwrap_or(&args.file);
     check_replaceable(target)?;
     let cancel = super::cancel_on_signal()?;
@@ -36,10 +41,10 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
     if let Some(list) = &args.attach_pcrsig {
         let attached = attach_list(args, list, &mut copy)?;
         lines.push(format!("attached  {} of {} PCR signatures", attached.signed, attached.policies));
-        if attached.signed < attached.policies {
+        if attached.missing > 0 {
             render::warn(&[format!(
                 "{} PCR policies are without a signature: where one of them is what is measured, no disk unlocks",
-                attached.policies - attached.signed
+                attached.missing
             )]);
         }
     }
@@ -52,7 +57,9 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
         (Some(out), _) => return write_digest(args, out, copy, existing, &cancel),
         (None, Some(signature)) => vec![given(args, signature)?],
         (None, None) => {
-            let keys = pipeline::load_keys(&super::key_files(&args.keys)?)?;
+            // Public PCR keys are for what is attached.
+            let files = KeyFiles { pcr_public: Vec::new(), ..super::key_files(&args.keys)? };
+            let keys = pipeline::load_keys(&files)?;
             render::warn(&keys.warnings);
             keys.secure_boot
         }
@@ -70,7 +77,7 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
     if global.json {
         let hash = args.keys.sb_hash.as_str();
         return render::print_json(
-            &serde_json::json!({ "file": target, "bytes": signature.length, "digests": { hash: digest }, "signatures_added": signings.len() }),
+            &serde_json::json!({ "file": target.display().to_string(), "bytes": signature.length, "digests": { hash: digest }, "signatures_added": signings.len() }),
         );
     }
     lines.push(format!("{:<9} {digest}", args.keys.sb_hash.as_str()));
@@ -139,14 +146,24 @@ fn write_digest(
     cancel: &Cancel,
 ) -> Result<()> {
     check_replaceable(out)?;
+    let same =
+        |path: &Path| path == out || matches!((path.canonicalize(), out.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same(&args.file) || args.output.as_deref().is_some_and(same) {
+        bail!("{} is the image: name another file for the digest", out.display());
+    }
     let hash = args.keys.sb_hash;
     let name = args.file.display().to_string();
     let unsigned = digest_pe(copy.as_file_mut(), &name, &[hash], existing, cancel)?.sign(&[], None)?;
     let digest = unsigned.digests.get(&hash).map(Vec::as_slice).unwrap_or_default();
     let wanted = pkcs7::to_be_signed(hash, digest, args.source_date_epoch)?;
-    std::fs::write(out, &wanted).with_context(|| format!("cannot write {}", out.display()))?;
+    let cannot = || format!("cannot write {}", out.display());
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder).with_context(cannot)?;
+    file.write_all(&wanted).with_context(cannot)?;
+    file.persist(out).map_err(|error| error.error).with_context(cannot)?;
     let mut lines = format!("{:<9} {}\n", hash.as_str(), hex::encode(digest));
     if let Some(target) = &args.output {
+        write(&mut copy, &unsigned).with_context(|| format!("cannot write {}", target.display()))?;
         copy.persist(target)
             .map_err(|error| error.error)
             .with_context(|| format!("cannot write {}", target.display()))?;

@@ -32,8 +32,8 @@ const MAX_KERNEL: u64 = 256 << 20;
 const MAX_REPORT: u64 = 256 << 20;
 /// A `.pcrpkey` larger than this is none.
 pub(super) const MAX_PCRPKEY: u64 = 64 << 10;
-/// What a profile takes from another EFI program (ukify's list).
-const JOINED: [SectionName; 10] = [
+/// What a profile takes from another EFI program: ukify's list, and what the stub chooses device trees by.
+const JOINED: [SectionName; 13] = [
     SectionName::Linux,
     SectionName::Osrel,
     SectionName::Cmdline,
@@ -44,6 +44,9 @@ const JOINED: [SectionName; 10] = [
     SectionName::Uname,
     SectionName::Sbat,
     SectionName::Profile,
+    SectionName::Dtbauto,
+    SectionName::Hwids,
+    SectionName::Efifw,
 ];
 
 pub(super) fn run(command: UkiCommand, global: &GlobalArgs) -> Result<()> {
@@ -60,12 +63,18 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     check_replaceable(&args.output)?;
     let keys = pipeline::load_keys(&super::key_files(&args.keys)?)?;
     render::warn(&keys.warnings);
-    let mut reused = args.reuse_initrd.as_deref().map(Reused::open).transpose()?;
+    let own: Vec<PublicKey> = keys.pcr.iter().map(|key| key.public.clone()).collect();
+    let mut reused = args.reuse_initrd.as_deref().map(|folder| Reused::open(folder, &own)).transpose()?;
+    if reused.is_some() && args.stub.is_none() && (args.linux.is_some() || args.sbat.is_some()) {
+        bail!(
+            "with another --linux or --sbat the stub itself is needed: the one in the last UKI has its SBAT data; give --stub"
+        );
+    }
     let stub = match (&args.stub, &mut reused) {
         (Some(path), _) => {
             Stub::parse(&super::read(path, MAX_STUB)?).with_context(|| format!("cannot use {}", path.display()))?
         }
-        (None, Some(reused)) => Stub::of_uki(&mut reused.file, &reused.name)?,
+        (None, Some(reused)) => Stub::of_uki(&mut reused.file, &reused.name).context("give --stub")?,
         (None, None) => bail!("give --stub"),
     };
     let kernel = match (&args.linux, &mut reused) {
@@ -86,17 +95,19 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     let cmdline = build::collapse_white_space(&cmdline);
     let uname = match &args.uname {
         Some(uname) => uname.clone(),
-        None => match String::from_utf8_lossy(&text(&None, SectionName::Uname)?).into_owned() {
-            none if none.is_empty() => release_of(&kernel, MAX_KERNEL).unwrap_or_default(),
-            known => known,
-        },
+        None if args.linux.is_some() => release_of(&kernel, MAX_KERNEL).unwrap_or_default(),
+        None => String::from_utf8_lossy(&text(&None, SectionName::Uname)?).into_owned(),
     };
+    let modules = String::from_utf8_lossy(&text(&None, SectionName::Uname)?).into_owned();
+    if reused_and_other(args, &modules, &uname) {
+        render::warn(&[format!(
+            "the initrd that is taken over is for kernel {modules}, the kernel is {uname}: its modules do not load"
+        )]);
+    }
     let sbat = args.sbat.as_deref().map(super::text_or_file).transpose()?;
     let pcrpkey = args.pcrpkey.as_deref().map(load_public_key).transpose()?.map(|key| key.pem().as_bytes().to_vec());
     let policies = super::policies(&args.policies, pcrpkey)?;
-    if policies.phases.len() > keys.pcr.len() {
-        bail!("--phases is given {} times, and there are {} PCR keys", policies.phases.len(), keys.pcr.len());
-    }
+    keys.policies(&policies)?;
     let mut entries = profiles(&super::profile_specs(&args.profile)?, &cmdline)?;
     if entries.is_empty() && !args.join_profile.is_empty() {
         entries.push(Profile { text: b"ID=main\n".to_vec(), sections: Vec::new() });
@@ -104,6 +115,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     for path in &args.join_profile {
         entries.push(joined_profile(path)?);
     }
+    refuse_same_ids(&entries)?;
     if let Some(path) = &args.splash {
         check_splash(path)?;
     }
@@ -112,6 +124,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
         _ => joined(files),
     };
     let known = reused.as_ref().map(|reused| reused.digests.clone()).unwrap_or_default();
+    let cancel = super::cancel_on_signal()?;
     let request = UkiRequest {
         os_release,
         cmdline: cmdline.into_bytes(),
@@ -130,19 +143,19 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
         others: others(args)?,
         sbat: sbat.map(String::into_bytes),
         profiles: entries,
-        policies: keys.policies(&policies),
+        policies: keys.policies(&policies)?,
         signings: keys.signings(args.keys.sb_hash),
         signing_time: args.source_date_epoch,
         jobs: super::jobs(global),
+        cancel: cancel.clone(),
         ..UkiRequest::new(&stub, kernel)
     };
     let folder = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", args.output.display());
     let mut file = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder).with_context(cannot)?;
-    let cancel = super::cancel_on_signal()?;
     let built = build::build(request, file.as_file_mut())?;
     cancel.check()?;
-    if known.get(&Bank::Sha256).is_some_and(|digest| built.initrd_digests.get(&Bank::Sha256) != Some(digest)) {
+    if reused.is_some_and(|reused| built.initrd_digests.get(&Bank::Sha256) != Some(&reused.sha256)) {
         bail!(
             "the initrd of {} is not the one that its report.json is about: make it anew, without --reuse-initrd",
             args.reuse_initrd.as_deref().unwrap_or(Path::new("")).display()
@@ -162,6 +175,11 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     render::print(&(out + &format!("wrote     {} ({} bytes)\n", args.output.display(), built.bytes)))
 }
 
+/// Whether the kernel is another one than the initrd that is taken over was made for.
+fn reused_and_other(args: &UkiBuildArgs, modules: &str, uname: &str) -> bool {
+    args.reuse_initrd.is_some() && !modules.is_empty() && modules != uname
+}
+
 /// What a UKI needs, and what an addon cannot have.
 fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind, has_kernel: bool) -> Result<()> {
     if kind == StubKind::Uki {
@@ -173,6 +191,7 @@ fn refuse_mixed(args: &UkiBuildArgs, kind: StubKind, has_kernel: bool) -> Result
     let keys = &args.keys;
     let has = [
         ("--linux", args.linux.is_some()),
+        ("--reuse-initrd", args.reuse_initrd.is_some()),
         ("--profile", !args.profile.is_empty()),
         ("--join-profile", !args.join_profile.is_empty()),
         ("--splash", args.splash.is_some()),
@@ -190,12 +209,14 @@ struct Reused {
     file: File,
     path: PathBuf,
     name: String,
+    /// Of the initrd, as the report has it: checked in any case.
+    sha256: Vec<u8>,
     /// Of the initrd, as far as the image proves them.
     digests: BTreeMap<Bank, Vec<u8>>,
 }
 
 impl Reused {
-    fn open(folder: &Path) -> Result<Self> {
+    fn open(folder: &Path, keys: &[PublicKey]) -> Result<Self> {
         let path = folder.join(UKI);
         let name = path.display().to_string();
         let report = folder.join(REPORT);
@@ -205,19 +226,20 @@ impl Reused {
         let recorded: BTreeMap<Bank, Vec<u8>> = recorded
             .filter_map(|(bank, digest)| Some((bank.parse().ok()?, hex::decode(digest.as_str()?).ok()?)))
             .collect();
-        if !recorded.contains_key(&Bank::Sha256) {
+        let Some(sha256) = recorded.get(&Bank::Sha256).cloned() else {
             bail!("{} has no digests of the initrd: it is of an older version; build it anew", report.display());
-        }
+        };
         let mut file = super::open(&path)?;
-        let digests = reuse::proven(&mut file, &name, &recorded)?;
+        let digests = reuse::proven(&mut file, &name, &recorded, keys)?;
         if digests.len() < recorded.len() {
             render::warn(&[format!(
-                "{name} has no signed policies that prove the digests of its initrd in {} of {} banks: they are taken anew",
+                "{name} has no policies by the PCR key of this run that prove the digests of its initrd in {} of {} banks: they are taken \
+                 anew",
                 recorded.len() - digests.len(),
                 recorded.len()
             )]);
         }
-        Ok(Self { file, path, name, digests })
+        Ok(Self { file, path, name, sha256, digests })
     }
 
     fn section(&mut self, name: SectionName) -> Result<Vec<u8>> {
@@ -280,7 +302,9 @@ fn others(args: &UkiBuildArgs) -> Result<Vec<(SectionName, Payload<'static>)>> {
         })?;
         let name: SectionName = name.parse().context("--section")?;
         if !matches!(name, SectionName::Other(_)) {
-            bail!("--section {name}: this section has an option of its own; see `kairos-init uki build --help`");
+            bail!(
+                "--section {name}: what the stub knows is not given by --section; see the options of `kairos-init uki build --help`"
+            );
         }
         let payload = match content.strip_prefix('@') {
             Some(path) => joined(&[PathBuf::from(path)])?,
@@ -292,6 +316,22 @@ fn others(args: &UkiBuildArgs) -> Result<Vec<(SectionName, Payload<'static>)>> {
         out.push((".sbom".parse()?, payload));
     }
     Ok(out)
+}
+
+/// The boot menu tells entries apart by their ids.
+fn refuse_same_ids(entries: &[Profile<'_>]) -> Result<()> {
+    let mut seen = Vec::new();
+    for entry in entries {
+        let text = String::from_utf8_lossy(&entry.text).into_owned();
+        let id = text.lines().find_map(|line| line.strip_prefix("ID=")).map(|id| id.trim_matches('"').to_owned());
+        if let Some(id) = id.filter(|id| !id.is_empty()) {
+            if seen.contains(&id) {
+                bail!("two boot entries have the id {id}: give them other titles");
+            }
+            seen.push(id);
+        }
+    }
+    Ok(())
 }
 
 /// A boot entry from another EFI program: its `.profile`, and the sections behind it.

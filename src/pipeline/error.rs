@@ -144,6 +144,12 @@ pub enum PipelineError {
         problems: String,
     },
     /// Something that the image needs is not there.
+    #[error("--phases is given {problem}")]
+    Phases {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Something that the run needs is not there.
     #[error("{what} is missing: {advice}")]
     Missing {
         /// What.

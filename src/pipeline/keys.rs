@@ -38,6 +38,8 @@ pub struct ExternalSigner {
     pub command: String,
     /// What it gets.
     pub input: SignerInput,
+    /// An environment variable that is not for it: the passphrase of keys in files.
+    pub hidden: Option<String>,
 }
 
 impl std::fmt::Debug for ExternalSigner {
@@ -64,6 +66,8 @@ pub struct PcrKey {
     pub public: PublicKey,
     /// What signs, if it can be had now.
     pub signer: Option<Box<dyn Signer>>,
+    /// Whether the private half was given.
+    pub is_private: bool,
 }
 
 impl std::fmt::Debug for PcrKey {
@@ -80,19 +84,33 @@ impl Keys {
     }
 
     /// What `.pcrsig` is made of. Each key vouches for the phase paths at its place, or for the default ones.
-    #[must_use]
-    pub fn policies(&self, request: &PolicyRequest) -> Policies<'_> {
+    ///
+    /// # Errors
+    /// More lists of phase paths than keys; lists where private and public keys are both given, whose order nobody can tell.
+    pub fn policies(&self, request: &PolicyRequest) -> Result<Policies<'_>, PipelineError> {
+        let lists = request.phases.len();
+        if lists > self.pcr.len() {
+            return Err(PipelineError::Phases {
+                problem: format!("{lists} times, and there are {} PCR keys", self.pcr.len()),
+            });
+        }
+        let with_private = self.pcr.iter().filter(|key| key.is_private).count();
+        if lists > 0 && with_private > 0 && with_private < self.pcr.len() {
+            let problem =
+                "with private and with public PCR keys: which list is whose cannot be told; give keys of one kind";
+            return Err(PipelineError::Phases { problem: problem.to_owned() });
+        }
         let keys = self.pcr.iter().enumerate().map(|(index, key)| PolicyKey {
             public: &key.public,
             signer: key.signer.as_deref(),
             phases: request.phases_of(index),
         });
-        Policies {
+        Ok(Policies {
             keys: keys.collect(),
             banks: request.banks.clone(),
             reference: request.reference.clone(),
             public_key: request.public_key.clone(),
-        }
+        })
     }
 }
 
@@ -116,7 +134,9 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
         Ok(file.signer)
     };
     let external = |key: &'static str, public: &PublicKey| {
-        files.signer.as_ref().map(|signer| CommandSigner::new(&signer.command, key, signer.input, public.clone()))
+        files.signer.as_ref().map(|signer| {
+            CommandSigner::new(&signer.command, key, signer.input, public.clone()).without(signer.hidden.clone())
+        })
     };
     let mut secure_boot = Vec::new();
     for (key, certificate) in &files.secure_boot {
@@ -136,11 +156,12 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
     let mut pcr = Vec::new();
     for path in &files.pcr {
         let signer = load(path)?;
-        pcr.push(PcrKey { public: signer.public_key().clone(), signer: Some(Box::new(signer)) });
+        pcr.push(PcrKey { public: signer.public_key().clone(), signer: Some(Box::new(signer)), is_private: true });
     }
     for path in &files.pcr_public {
         let public = load_public_key(path)?;
-        if pcr.iter().any(|key| key.public == public) {
+        // The public half of a key that is there (ukify wants both) is no key of its own.
+        if pcr.iter().any(|key: &PcrKey| key.public == public) {
             continue;
         }
         let signer = external("pcr", &public).map(|signer| Box::new(signer) as Box<dyn Signer>);
@@ -151,7 +172,7 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
                 path.display()
             ));
         }
-        pcr.push(PcrKey { public, signer });
+        pcr.push(PcrKey { public, signer, is_private: false });
     }
     if files.passphrase.is_some() && !encrypted {
         warnings

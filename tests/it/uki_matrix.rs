@@ -458,7 +458,7 @@ fn what_the_stub_would_not_take_is_refused() {
     refused(&["--splash={cut.bmp}"], &["cut.bmp", "is cut short"]);
     refused(&["--splash={packed.bmp}"], &["is compressed"]);
     refused(&["--splash={note}"], &["is no bitmap file"]);
-    refused(&["--section=.linux:x"], &["has an option of its own"]);
+    refused(&["--section=.linux:x"], &["is not given by --section"]);
     refused(&["--section=.muchtoolong:x"], &["1 to 8 printable ASCII characters"]);
     refused(&["--section=.reloc:x"], &[".reloc", "given twice"]);
     refused(&["--profile=Main: a"], &["there is another one with the id main"]);

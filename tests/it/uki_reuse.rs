@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use kairos_init::boot::uki::pe::PeHeaders;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::cli::{Case, keys, program, stderr};
 
@@ -58,17 +59,35 @@ impl Case {
             fs::write(&report, value.to_string()).unwrap();
         };
         let whole = fs::read(self.out().join(UKI)).unwrap();
+        // An initrd that was put in the place of the old one, with its SHA-256 in the report: no policy is for it, so nothing of the
+        // report is believed, and what is signed is what is written.
+        let pe = PeHeaders::read(&mut Cursor::new(&whole), "the UKI").unwrap();
+        let section = pe.section(".initrd").unwrap();
+        let range = section.raw_offset as usize..(section.raw_offset + section.virtual_size) as usize;
+        let mut replaced = whole.clone();
+        replaced[range.start + 1000] ^= 1;
+        fs::write(self.out().join(UKI), &replaced).unwrap();
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        value["initrd"]["digests"]["sha256"] = hex::encode(Sha256::digest(&replaced[range])).into();
+        fs::write(&report, value.to_string()).unwrap();
+        let (_, warnings) = reused(self, &["--json"]).unwrap();
+        assert!(warnings.contains("in 4 of 4 banks"), "{warnings}");
+        let verify = program(&["uki", "verify"]).arg(self.dir.path().join("again.efi")).output().unwrap();
+        let text_of = String::from_utf8_lossy(&verify.stdout).into_owned();
+        assert!(text_of.lines().any(|line| line.starts_with("pass") && line.contains("pcrsig")), "{text_of}");
+        fs::write(self.out().join(UKI), &whole).unwrap();
+        fs::write(&report, &text).unwrap();
+
         // A digest that is not proven is not believed.
         changed("sha384");
         let options = ["--cmdline", "console=ttyS0 other", "--profile", "Rescue: single"];
         let (bytes, warnings) = reused(self, &options).unwrap();
         assert!(bytes == whole && warnings.contains("1 of 4 banks"), "{warnings}");
-        // SHA-256 is taken again.
+        // SHA-256 is taken again, of all that the report says.
         changed("sha256");
         let error = reused(self, &options).unwrap_err();
         assert!(error.contains("is not the one that its report.json is about"), "{error}");
         fs::write(&report, &text).unwrap();
-        let pe = PeHeaders::read(&mut Cursor::new(&whole), "the UKI").unwrap();
         let mut broken = whole.clone();
         broken[pe.section(".initrd").unwrap().raw_offset as usize + 1000] ^= 1;
         fs::write(self.out().join(UKI), broken).unwrap();

@@ -276,6 +276,78 @@ fn signatures_are_made_elsewhere_and_attached() {
     assert!(!folder.join("no.efi").exists());
 }
 
+/// Some writers leave the filling of the last entry of the certificate table out.
+#[test]
+fn a_table_without_its_filling_is_replaced_and_added_to() {
+    let temp = folder();
+    let folder = temp.path();
+    for number in 0..4 {
+        // Names of different lengths: signatures of different lengths.
+        let name = "x".repeat(number + 1);
+        let script = format!(
+            "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.key -subj /CN={name} -days 30 -out k.pem 2>/dev/null
+             sbsign --key k.key --cert k.pem --output theirs.efi boot.efi 2>/dev/null"
+        );
+        sh(folder, &script);
+        let mut image = fs::read(folder.join("theirs.efi")).unwrap();
+        let word = |image: &[u8], at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap()) as usize;
+        let entry = word(&image, 0x3c) + 24 + 112 + 4 * 8;
+        let (table, length) = (word(&image, entry), word(&image, word(&image, entry)));
+        image.truncate(table + length);
+        image[entry + 4..entry + 8].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+        fs::write(folder.join("short.efi"), &image).unwrap();
+        sh(folder, "sbverify --cert k.pem short.efi");
+        ours(
+            folder,
+            &["uki", "sign", "short.efi", "--remove", "--sb-key", "a.key", "--sb-cert", "a.pem", "-o", "removed.efi"],
+        );
+        sh(folder, "sbverify --cert a.pem removed.efi");
+        ours(
+            folder,
+            &["uki", "sign", "short.efi", "--append", "--sb-key", "a.key", "--sb-cert", "a.pem", "-o", "both.efi"],
+        );
+        sh(folder, "sbverify --cert a.pem both.efi; sbverify --cert k.pem both.efi");
+    }
+}
+
+#[test]
+fn options_that_would_mislead_are_refused() {
+    let temp = folder();
+    let folder = temp.path();
+    let mixed =
+        ["--pcr-public-key", "a.pem", "--phases", "one", "--pcr-key", "pcr.key", "--phases", "two", "-o", "no.efi"];
+    assert!(refused(folder, &build(&mixed)).contains("which list is whose cannot be told"));
+    let many = ["--pcr-key", "pcr.key", "--phases", "one", "--phases", "two", "-o", "no.efi"];
+    assert!(refused(folder, &build(&many)).contains("2 times, and there are 1 PCR keys"));
+    let error = refused(
+        folder,
+        &["uki", "sign", "boot.efi", "--sb-key", "a.key", "--sb-cert", "a.pem", "--pcr-key", "pcr.key"],
+    );
+    assert!(error.contains("--pcr-key signs nothing here"), "{error}");
+    // What is to be signed is that of the image without its old signatures, which is what is written.
+    ours(folder, &["uki", "sign", "boot.efi", "--sb-key", "b.key", "--sb-cert", "b.pem", "-o", "b.efi"]);
+    ours(
+        folder,
+        &["uki", "sign", "b.efi", "--remove", "--sb-cert", "a.pem", "--digest-out", "digest", "-o", "bare.efi"],
+    );
+    sh(folder, "openssl pkeyutl -sign -inkey a.key -pkeyopt digest:sha256 -in digest -out signature");
+    ours(folder, &["uki", "sign", "bare.efi", "--sb-cert", "a.pem", "--signature-in", "signature", "-o", "a.efi"]);
+    sh(folder, "sbverify --cert a.pem a.efi; ! sbverify --cert b.pem a.efi 2>/dev/null");
+    let error = refused(folder, &["uki", "sign", "b.efi", "--remove", "--sb-cert", "a.pem", "--digest-out", "./b.efi"]);
+    assert!(error.contains("name another file for the digest"), "{error}");
+    fs::create_dir(folder.join("empty")).unwrap();
+    ours(folder, &build(&["-o", "uki.efi"]));
+    let error = refused(folder, &["uki", "measure", "uki.efi", "--efivars", "empty"]);
+    assert!(error.contains("none of the variables"), "{error}");
+    assert!(refused(folder, &["uki", "measure", "uki.efi", "--loader", "boot.efi"]).contains("--efivars"));
+    let name = std::os::unix::ffi::OsStringExt::from_vec(b"x\xff.efi".to_vec());
+    let path: std::ffi::OsString = name;
+    fs::copy(folder.join("b.efi"), folder.join(&path)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-init"));
+    command.args(["uki", "sign", "--json", "--remove"]).arg(&path).current_dir(folder);
+    assert!(command.output().unwrap().status.success());
+}
+
 #[test]
 fn what_cannot_be_signed_is_told() {
     let temp = folder();

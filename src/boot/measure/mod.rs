@@ -105,7 +105,7 @@ impl SectionDigests {
         Self { bank, open: None, known: None, groups: vec![Vec::new()] }
     }
 
-    /// The same, for sections of which one need not be hashed: its digest is `digest`.
+    /// The same, for sections of which a common one need not be hashed: its digest is `digest`.
     #[must_use]
     pub fn with_known(bank: Bank, name: SectionName, digest: Vec<u8>) -> Self {
         Self { known: Some((name, digest)), ..Self::new(bank) }
@@ -198,14 +198,12 @@ impl SectionSink for SectionDigests {
         if name == SectionName::Profile {
             self.groups.push(Vec::new());
         }
-        if let Some((known, digest)) = &self.known
-            && *known == name
+        // What is known is of the common section; a profile's own of the same name is another.
+        if let [common] = self.groups.as_mut_slice()
+            && let Some((known, digest)) = self.known.take_if(|(known, _)| *known == name)
         {
             self.open = None;
-            let digest = digest.clone();
-            if let Some(group) = self.groups.last_mut() {
-                group.push((name, digest));
-            }
+            common.push((known, digest));
             return;
         }
         self.open = name.is_measured().then(|| (name, Hasher::new(self.bank), 0));
@@ -359,6 +357,34 @@ mod tests {
             with.pcr11(Variant::default(), &PhasePath::empty()),
             without.pcr11(Variant::default(), &PhasePath::empty())
         );
+    }
+
+    /// A profile may have an initrd of its own: that one is hashed.
+    #[test]
+    fn a_known_digest_is_that_of_the_common_section_alone() {
+        let show = |digests: &mut SectionDigests, sections: &[(SectionName, &[u8])]| {
+            for (name, content) in sections {
+                digests.begin(*name);
+                digests.data(content);
+                digests.end();
+            }
+        };
+        let sections: [(SectionName, &[u8]); 6] = [
+            (SectionName::Linux, b"kernel"),
+            (SectionName::Initrd, b"common"),
+            (SectionName::Profile, b"ID=main"),
+            (SectionName::Profile, b"ID=own"),
+            (SectionName::Initrd, b"own"),
+            (SectionName::Cmdline, b"x"),
+        ];
+        let mut hashed = SectionDigests::new(Bank::Sha384);
+        show(&mut hashed, &sections);
+        let mut known = SectionDigests::with_known(Bank::Sha384, SectionName::Initrd, hash(Bank::Sha384, &[b"common"]));
+        show(&mut known, &sections);
+        for profile in 0..2 {
+            let variant = Variant { profile, ..Variant::default() };
+            assert_eq!(known.pcr11(variant, &PhasePath::empty()), hashed.pcr11(variant, &PhasePath::empty()));
+        }
     }
 
     /// `printf 'one' > k; systemd-measure calculate --linux=k --phase=enter-initrd --bank=sha256` (systemd 257).

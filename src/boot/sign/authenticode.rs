@@ -118,6 +118,13 @@ impl SigningPass {
             }
         };
         let mut table = if existing == Existing::Keep { old } else { Vec::new() };
+        if !table.is_empty() && padding(end) > 0 {
+            return Err(bad(format!(
+                "its certificate table begins at {end:#x}, which is no multiple of 8: use --remove"
+            )));
+        }
+        // Some writers leave the last entry's filling out.
+        table.resize(table.len().next_multiple_of(8), 0);
         let too_long = || bad("it would not fit 4 GiB".to_owned());
         for signing in signings {
             let digest = digests.get(&signing.hash).map(Vec::as_slice).unwrap_or_default();

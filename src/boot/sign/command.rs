@@ -31,6 +31,7 @@ pub struct CommandSigner {
     key: &'static str,
     input: SignerInput,
     public: PublicKey,
+    hidden: Option<String>,
     /// Held while the command runs: many a token takes one session at a time.
     running: Mutex<()>,
 }
@@ -39,12 +40,22 @@ impl CommandSigner {
     /// A command for the key with this public half; `key` is what it is called in `KAIROS_INIT_KEY`.
     #[must_use]
     pub fn new(command: &str, key: &'static str, input: SignerInput, public: PublicKey) -> Self {
-        Self { command: command.to_owned(), key, input, public, running: Mutex::new(()) }
+        Self { command: command.to_owned(), key, input, public, hidden: None, running: Mutex::new(()) }
+    }
+
+    /// The command does not see this environment variable.
+    #[must_use]
+    pub fn without(self, hidden: Option<String>) -> Self {
+        Self { hidden, ..self }
     }
 
     fn run(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, String> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut child = Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        if let Some(hidden) = &self.hidden {
+            command.env_remove(hidden);
+        }
+        let mut child = command
             .args(["-c", &self.command])
             .env("KAIROS_INIT_KEY", self.key)
             .env("KAIROS_INIT_HASH", hash.as_str())

@@ -225,7 +225,9 @@ impl ImageHasher {
                 ),
             });
         }
-        let (zeros, _) = [0; 8].split_at(padding(self.offset));
+        // What signatures cover ends where their table begins.
+        let end = self.layout.certificate_table.as_ref().map_or(self.offset, |table| table.start);
+        let (zeros, _) = [0; 8].split_at(padding(end));
         self.hash.update(zeros);
         Ok(self.hash.finish())
     }

@@ -10,6 +10,7 @@ use super::UkiError;
 use super::layout::{Layout, align};
 use super::stub::Stub;
 use crate::boot::section::{SectionName, SectionSink};
+use crate::cancel::Cancel;
 
 /// Bytes that are read and shown at a time.
 const BUFFER: usize = 1 << 20;
@@ -66,6 +67,8 @@ pub struct Parts<'a> {
     pub nx_compat: bool,
     /// Sections in file order, none empty.
     pub sections: Vec<(SectionName, Payload<'a>)>,
+    /// Asked while files are copied.
+    pub cancel: Cancel,
 }
 
 /// A UKI that is being written.
@@ -80,6 +83,7 @@ pub struct Assembler<'a> {
     left: VecDeque<(SectionName, Payload<'a>)>,
     in_one_pass: bool,
     begun: bool,
+    cancel: Cancel,
 }
 
 /// A whole UKI in a file, without a signature.
@@ -111,7 +115,7 @@ impl<'a> Assembler<'a> {
     /// # Errors
     /// As [`Layout::new`].
     pub fn new(parts: Parts<'a>) -> Result<Self, UkiError> {
-        let Parts { stub, sbat, nx_compat, mut sections } = parts;
+        let Parts { stub, sbat, nx_compat, mut sections, cancel } = parts;
         let in_one_pass = sections.iter().all(|(_, payload)| payload.length().is_some());
         let sbat = match Layout::has_room_for(stub, &sbat) {
             true => Some(sbat),
@@ -124,7 +128,7 @@ impl<'a> Assembler<'a> {
         };
         let lengths: Vec<_> = sections.iter().map(|(name, payload)| (*name, payload.length().unwrap_or(0))).collect();
         let layout = Layout::new(stub, sbat.as_deref(), &lengths, nx_compat)?;
-        Ok(Self { stub, sbat, nx_compat, layout, lengths, left: sections.into(), in_one_pass, begun: false })
+        Ok(Self { stub, sbat, nx_compat, layout, lengths, left: sections.into(), in_one_pass, begun: false, cancel })
     }
 
     /// Writes on, from the start of an empty file, to the next section that is [`Payload::Later`], or to the end. Gives whether
@@ -135,7 +139,7 @@ impl<'a> Assembler<'a> {
     /// # Errors
     /// Content that cannot be read or has another length than announced; a full disk.
     pub fn write(&mut self, out: &mut impl Write, sink: &mut dyn SectionSink) -> Result<bool, UkiError> {
-        let mut file = Shown { out, sink, whole: self.in_one_pass };
+        let mut file = Shown { out, sink, whole: self.in_one_pass, cancel: &self.cancel };
         if !std::mem::replace(&mut self.begun, true) {
             let head = &self.layout.head;
             match self.layout.sbat {
@@ -172,7 +176,7 @@ impl<'a> Assembler<'a> {
         if found != announced {
             return Err(UkiError::Length { section, found, announced });
         }
-        let mut file = Shown { out, sink, whole: self.in_one_pass };
+        let mut file = Shown { out, sink, whole: self.in_one_pass, cancel: &self.cancel };
         file.section(section, bytes)?;
         file.pad(found, self.stub.pe.file_alignment)
     }
@@ -198,6 +202,7 @@ struct Shown<'a, W> {
     out: &'a mut W,
     sink: &'a mut dyn SectionSink,
     whole: bool,
+    cancel: &'a Cancel,
 }
 
 impl<W: Write> Shown<'_, W> {
@@ -251,6 +256,7 @@ impl<W: Write> Shown<'_, W> {
         let mut buffer = vec![0; BUFFER];
         let mut bytes = 0;
         loop {
+            self.cancel.check()?;
             let count = match reader.read(&mut buffer) {
                 Ok(0) => return Ok(bytes),
                 Ok(count) => count,

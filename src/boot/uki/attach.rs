@@ -22,6 +22,8 @@ pub struct Attached {
     pub policies: usize,
     /// Those of them that got a signature now.
     pub signed: usize,
+    /// Those of them that still have none.
+    pub missing: usize,
 }
 
 /// Fills the signatures of `given` into every `.pcrsig` of the image, where a policy of the same bank, key and digest waits for
@@ -64,6 +66,8 @@ pub fn attach(
                     policy.sig = Some(signature);
                     attached.signed += 1;
                 }
+                let bytes = policy.sig.as_deref().and_then(|signature| STANDARD.decode(signature).ok());
+                attached.missing += usize::from(bytes.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)));
             }
         }
         let json = policy::pcrsig_json(&list).map_err(|error| bad(error.to_string()))?;

@@ -58,7 +58,7 @@ pub fn replay(file: &mut (impl Read + Seek), what: &str, sink: &mut dyn SectionS
     replay_but(file, what, None, sink)
 }
 
-/// [`replay`], but for the content of one section, of which only beginning and end are shown.
+/// [`replay`], but for the content of one common section, of which only beginning and end are shown.
 ///
 /// # Errors
 /// As [`replay`].
@@ -90,10 +90,17 @@ pub fn replay_but(
             return Err(bad(format!("it has two {name} sections in one profile")));
         }
         seen.push(name);
+        // The stub measures what lies in memory, zeros included; no writer makes such a section.
+        if section.raw_size < section.virtual_size {
+            return Err(bad(format!(
+                "its section {name} has {} bytes in memory and {} in the file: what the stub measures of it is disputed",
+                section.virtual_size, section.raw_size
+            )));
+        }
         let mut text = Vec::new();
         let keep = is_profile && u64::from(section.content_size()) <= MAX_TEXT;
         sink.begin(name);
-        if skipped != Some(name) {
+        if skipped != Some(name) || !profiles.is_empty() {
             stream(file, section, what, &mut |bytes| {
                 sink.data(bytes);
                 if keep {

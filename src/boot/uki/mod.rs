@@ -17,6 +17,7 @@ pub mod splash;
 pub mod stub;
 
 use crate::boot::section::SectionName;
+use crate::cancel::Cancelled;
 
 /// A UKI cannot be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,9 @@ pub enum UkiError {
         /// Bytes that were announced.
         announced: u64,
     },
+    /// It was asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The image could not be written or read back.
     #[error("failed to write the image: {0}")]
     Io(#[from] std::io::Error),

@@ -73,8 +73,9 @@ pub(crate) struct UkiBuildArgs {
     /// A further boot entry from an EFI program with a .profile section and what it has in the place of common ones; repeatable
     #[arg(long, value_name = "FILE")]
     pub(crate) join_profile: Vec<PathBuf>,
-    /// Take over what is not given from the UKI of an output folder of the whole run: initrd with its digests, kernel, stub,
-    /// os-release, command line and the others; for another command line, keys or profiles in the time of a copy
+    /// Take over from the UKI of an output folder of the whole run what is not given of: initrd with its digests, kernel, stub,
+    /// os-release, command line, release, microcode, splash and device tree; profiles and other sections are given anew. In the
+    /// time of a copy where the PCR key is the same. With --stub the bytes are those of a fresh build
     #[arg(long, value_name = "OUT", conflicts_with = "initrd")]
     pub(crate) reuse_initrd: Option<PathBuf>,
     /// The systemd stub: linuxx64.efi.stub, for an addon addonx64.efi.stub
@@ -173,7 +174,7 @@ pub(crate) struct UkiSignArgs {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Sign beside the signatures that are there
-    #[arg(long, conflicts_with = "remove")]
+    #[arg(long, conflicts_with_all = ["remove", "attach_pcrsig"])]
     pub(crate) append: bool,
     /// Take the signatures that are there away
     #[arg(long)]
