@@ -128,7 +128,7 @@ pub struct Profile<'a> {
 }
 
 /// What `.pcrsig` and `.pcrpkey` are made of.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Policies<'a> {
     /// The keys; none: no `.pcrsig`.
     pub keys: Vec<PolicyKey<'a>>,
@@ -210,17 +210,10 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
             nx_compat &= Kernel::check(kernel, stub.machine())?.nx_compat;
         }
     }
-    let UkiRequest { policies, signings, .. } = &request;
+    let (policies, signings) = (request.policies.clone(), request.signings.clone());
+    let (known, cancel) = (request.initrd_digests.clone(), request.cancel.clone());
+    let titles = titles(&request.profiles);
     let hashes: Vec<Hash> = signings.iter().map(|signing| signing.hash).collect();
-    let (signings, titles) = (signings.clone(), titles(&request.profiles));
-    let policies = Policies {
-        keys: policies.keys.clone(),
-        banks: policies.banks.clone(),
-        reference: policies.reference.clone(),
-        public_key: None,
-    };
-    let known = request.initrd_digests.clone();
-    let cancel = request.cancel.clone();
     let sections = sections(request);
 
     // The banks must be read out before each .pcrsig is written, the cover goes on to the end of the file.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
 /// A bank of PCRs: the hash that its registers are extended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bank {
@@ -68,6 +71,44 @@ impl FromStr for Bank {
             .into_iter()
             .find(|bank| bank.as_str() == text)
             .ok_or_else(|| format!("unknown PCR bank {text:?}: use sha1, sha256, sha384 or sha512"))
+    }
+}
+
+/// A running hash of a bank.
+#[derive(Debug, Clone)]
+pub(super) enum Hasher {
+    Sha1(Sha1),
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    pub(super) fn new(bank: Bank) -> Self {
+        match bank {
+            Bank::Sha1 => Self::Sha1(Sha1::new()),
+            Bank::Sha256 => Self::Sha256(Sha256::new()),
+            Bank::Sha384 => Self::Sha384(Sha384::new()),
+            Bank::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha1(hash) => hash.update(bytes),
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha384(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Sha1(hash) => hash.finalize().to_vec(),
+            Self::Sha256(hash) => hash.finalize().to_vec(),
+            Self::Sha384(hash) => hash.finalize().to_vec(),
+            Self::Sha512(hash) => hash.finalize().to_vec(),
+        }
     }
 }
 

@@ -221,6 +221,13 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A temporary file where `path` will be, to be renamed to it.
+fn beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder);
+    made.with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn open(path: &PathBuf) -> Result<std::fs::File> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     if !file.metadata().with_context(|| format!("cannot read {}", path.display()))?.is_file() {

@@ -92,10 +92,8 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
 
 /// The file as it is, beside where it will be, with its mode.
 fn copy_of(file: &PathBuf, target: &Path) -> Result<NamedTempFile> {
-    let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", target.display());
-    let mut source = super::open(file)?;
-    let mut copy = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder).with_context(cannot)?;
+    let (mut source, mut copy) = (super::open(file)?, super::beside(target)?);
     std::io::copy(&mut source, copy.as_file_mut()).with_context(cannot)?;
     let mode = source.metadata().with_context(|| format!("cannot read {}", file.display()))?.permissions();
     copy.as_file().set_permissions(mode).with_context(cannot)?;
@@ -157,8 +155,7 @@ fn write_digest(
     let digest = unsigned.digests.get(&hash).map(Vec::as_slice).unwrap_or_default();
     let wanted = pkcs7::to_be_signed(hash, digest, args.source_date_epoch)?;
     let cannot = || format!("cannot write {}", out.display());
-    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder).with_context(cannot)?;
+    let mut file = super::beside(out)?;
     file.write_all(&wanted).with_context(cannot)?;
     file.persist(out).map_err(|error| error.error).with_context(cannot)?;
     let mut lines = format!("{:<9} {}\n", hash.as_str(), hex::encode(digest));

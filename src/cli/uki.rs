@@ -17,6 +17,7 @@ use kairos_init::boot::uki::hwids::{self, Computer};
 use kairos_init::boot::uki::inspect::inspect;
 use kairos_init::boot::uki::kernel::{release_of, unpack};
 use kairos_init::boot::uki::pe::PeHeaders;
+use kairos_init::boot::uki::profile::main_text;
 use kairos_init::boot::uki::reuse;
 use kairos_init::boot::uki::splash;
 use kairos_init::boot::uki::stub::{MAX_STUB, Stub, StubKind};
@@ -110,7 +111,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     keys.policies(&policies)?;
     let mut entries = profiles(&super::profile_specs(&args.profile)?, &cmdline)?;
     if entries.is_empty() && !args.join_profile.is_empty() {
-        entries.push(Profile { text: b"ID=main\n".to_vec(), sections: Vec::new() });
+        entries.push(Profile { text: main_text().into_bytes(), sections: Vec::new() });
     }
     for path in &args.join_profile {
         entries.push(joined_profile(path)?);
@@ -150,9 +151,8 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
         cancel: cancel.clone(),
         ..UkiRequest::new(&stub, kernel)
     };
-    let folder = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", args.output.display());
-    let mut file = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder).with_context(cannot)?;
+    let mut file = super::beside(&args.output)?;
     let built = build::build(request, file.as_file_mut())?;
     cancel.check()?;
     if reused.is_some_and(|reused| built.initrd_digests.get(&Bank::Sha256) != Some(&reused.sha256)) {

@@ -4,9 +4,8 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::Hasher;
 use super::event::Digests;
-use crate::boot::pcr::Bank;
+use crate::boot::pcr::{Bank, Hasher};
 use crate::boot::sign::SignError;
 use crate::boot::sign::pe::PeLayout;
 
@@ -86,7 +85,7 @@ impl LoadedImage {
         let mut header = Vec::new();
         file.by_ref().take(PeLayout::HEADER_LIMIT).read_to_end(&mut header).map_err(read)?;
         let layout = PeLayout::parse(&header, name)?;
-        let table = certificate_table(&header, &layout);
+        let table = layout.certificate_table().map_or((0, 0), |table| (table.start, table.end - table.start));
         let length = file.seek(SeekFrom::End(0)).map_err(read)?;
         let certificates = |reason: String| PredictError::Certificates { name: name.to_owned(), reason };
         if length < layout.sections_end() {
@@ -123,15 +122,6 @@ impl LoadedImage {
     pub fn signatures(&self) -> impl Iterator<Item = &[u8]> {
         self.signatures.iter().map(Vec::as_slice)
     }
-}
-
-/// Offset and size of the certificate table: its data directory entry.
-fn certificate_table(header: &[u8], layout: &PeLayout) -> (u64, u64) {
-    let field = |offset: u64| {
-        let bytes = usize::try_from(offset).ok().and_then(|offset| header.get(offset..)?.first_chunk());
-        bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
-    };
-    (field(layout.directory_entry_offset()), field(layout.directory_entry_offset() + 4))
 }
 
 /// Hashes all of the file except the checksum, the directory entry of the certificate table and that table.

@@ -19,52 +19,12 @@ mod secure_boot;
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 
-use super::pcr::{Bank, PhasePath};
+use super::pcr::{Bank, Hasher, PhasePath};
 use super::section::{SectionName, SectionSink};
 
 /// The register that the stub measures sections into.
 pub const PCR_UKI: u32 = 11;
-
-/// A running hash of a bank.
-#[derive(Debug, Clone)]
-enum Hasher {
-    Sha1(Sha1),
-    Sha256(Sha256),
-    Sha384(Sha384),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    fn new(bank: Bank) -> Self {
-        match bank {
-            Bank::Sha1 => Self::Sha1(Sha1::new()),
-            Bank::Sha256 => Self::Sha256(Sha256::new()),
-            Bank::Sha384 => Self::Sha384(Sha384::new()),
-            Bank::Sha512 => Self::Sha512(Sha512::new()),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha1(hash) => hash.update(bytes),
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha384(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Sha1(hash) => hash.finalize().to_vec(),
-            Self::Sha256(hash) => hash.finalize().to_vec(),
-            Self::Sha384(hash) => hash.finalize().to_vec(),
-            Self::Sha512(hash) => hash.finalize().to_vec(),
-        }
-    }
-}
 
 fn hash(bank: Bank, parts: &[&[u8]]) -> Vec<u8> {
     let mut hasher = Hasher::new(bank);
@@ -323,6 +283,8 @@ impl Serialize for Predictions {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn digests(bank: Bank, order: &[SectionName]) -> SectionDigests {

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use const_oid::db::rfc5912;
 use der::asn1::ObjectIdentifier;
 use rsa::Pkcs1v15Sign;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha2::{Sha256, Sha384, Sha512};
+
+use crate::boot::pcr::{Bank, Hasher};
 
 /// A hash of the SHA-2 family. What firmware knows for sure is SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -44,10 +46,20 @@ impl Hash {
         }
     }
 
+    /// The PCR bank of the same hash.
+    #[must_use]
+    pub const fn bank(self) -> Bank {
+        match self {
+            Self::Sha256 => Bank::Sha256,
+            Self::Sha384 => Bank::Sha384,
+            Self::Sha512 => Bank::Sha512,
+        }
+    }
+
     /// The digest of these bytes.
     #[must_use]
     pub fn digest(self, bytes: &[u8]) -> Vec<u8> {
-        let mut hasher = Hasher::new(self);
+        let mut hasher = Hasher::new(self.bank());
         hasher.update(bytes);
         hasher.finish()
     }
@@ -90,40 +102,6 @@ impl FromStr for Hash {
             .into_iter()
             .find(|hash| hash.as_str() == text)
             .ok_or_else(|| format!("unknown hash {text:?}: use sha256, sha384 or sha512"))
-    }
-}
-
-/// A running hash.
-#[derive(Debug, Clone)]
-pub(super) enum Hasher {
-    Sha256(Sha256),
-    Sha384(Sha384),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    pub(super) fn new(hash: Hash) -> Self {
-        match hash {
-            Hash::Sha256 => Self::Sha256(Sha256::new()),
-            Hash::Sha384 => Self::Sha384(Sha384::new()),
-            Hash::Sha512 => Self::Sha512(Sha512::new()),
-        }
-    }
-
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha384(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    pub(super) fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Sha256(hash) => hash.finalize().to_vec(),
-            Self::Sha384(hash) => hash.finalize().to_vec(),
-            Self::Sha512(hash) => hash.finalize().to_vec(),
-        }
     }
 }
 

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::hash::Hasher;
 use super::{Hash, SignError};
+use crate::boot::pcr::Hasher;
 
 /// The certificate table's place among the data directories.
 const CERTIFICATE_DIRECTORY: u64 = 4;
@@ -179,7 +179,7 @@ impl ImageHasher {
     /// For an image with these headers.
     #[must_use]
     pub fn with(layout: PeLayout, hash: Hash) -> Self {
-        Self { layout, offset: 0, hash: Hasher::new(hash) }
+        Self { layout, offset: 0, hash: Hasher::new(hash.bank()) }
     }
 
     /// The next bytes of the file, from its very first on, in pieces of any length. The fields that a signature
