@@ -1,0 +1,197 @@
+//! The output folder, written whole or not at all.
+//!
+//! Everything is made in a hidden folder inside the output folder (so that a rename never crosses a file system) and
+//! renamed at the end. A run that fails or is interrupted leaves the output folder as it was.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::{ImageError, SUMS, check_replaceable};
+
+/// An output folder in the making.
+#[derive(Debug)]
+pub struct Staging {
+    out: PathBuf,
+    staging: Option<TempDir>,
+    files: Vec<&'static str>,
+    made_out: bool,
+}
+
+impl Staging {
+    /// Makes the output folder where it is not there, and the hidden one in it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written to.
+    pub fn new(out: &Path) -> Result<Self, ImageError> {
+        let made_out = match fs::metadata(out) {
+            Ok(metadata) if metadata.is_dir() => false,
+            Ok(_) => return Err(ImageError::InTheWay { path: out.to_owned(), problem: "it is not a folder" }),
+            Err(_) => {
+                fs::create_dir_all(out).map_err(|source| ImageError::Io {
+                    action: "create the folder",
+                    path: out.to_owned(),
+                    source,
+                })?;
+                true
+            }
+        };
+        let staging = tempfile::Builder::new()
+            .prefix(".kairos-init-")
+            .tempdir_in(out)
+            .map_err(|source| ImageError::Io { action: "create a folder in", path: out.to_owned(), source })?;
+        Ok(Self { out: out.to_owned(), staging: Some(staging), files: Vec::new(), made_out })
+    }
+
+    fn staged(&self, name: &str) -> PathBuf {
+        self.staging.as_ref().map_or_else(|| self.out.join(name), |staging| staging.path().join(name))
+    }
+
+    /// Device and inode of the output folder, so that a root that holds it does not pack it.
+    ///
+    /// # Errors
+    /// The folder is gone.
+    pub fn identity(&self) -> Result<(u64, u64), ImageError> {
+        let metadata = fs::metadata(&self.out).map_err(|source| ImageError::Io {
+            action: "read",
+            path: self.out.clone(),
+            source,
+        })?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// A new file, open for reading and writing, that will be `name` in the output folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(&mut self, name: &'static str) -> Result<File, ImageError> {
+        let path = self.staged(name);
+        let failed = |source| ImageError::Io { action: "create", path: self.out.join(name), source };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        self.files.push(name);
+        Ok(file)
+    }
+
+    /// A new file with these bytes.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub fn write(&mut self, name: &'static str, bytes: &[u8]) -> Result<(), ImageError> {
+        let mut file = self.create(name)?;
+        std::io::Write::write_all(&mut file, bytes).map_err(|source| ImageError::Io {
+            action: "write",
+            path: self.out.join(name),
+            source,
+        })
+    }
+
+    /// Adds `SHA256SUMS` over all files, then puts everything in its place. Returns the files' final paths.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a name is taken by what is no regular file.
+    pub fn commit(mut self) -> Result<Vec<PathBuf>, ImageError> {
+        let mut names = self.files.clone();
+        names.sort_unstable();
+        let mut sums = String::new();
+        for name in &names {
+            sums.push_str(&format!("{}  {name}\n", self.sha256(name)?));
+        }
+        self.write(SUMS, sums.as_bytes())?;
+        names.push(SUMS);
+        for name in &names {
+            check_replaceable(&self.out.join(name))?;
+        }
+        let mut placed = Vec::new();
+        for name in names {
+            let target = self.out.join(name);
+            let failed = |source| ImageError::Io { action: "put in its place", path: target.clone(), source };
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).map_err(failed)?;
+            }
+            let staged = self.staged(name);
+            // A private umask of the caller's must not make artifacts unreadable to who serves them.
+            fs::set_permissions(&staged, fs::Permissions::from_mode(0o644)).map_err(failed)?;
+            fs::rename(&staged, &target).map_err(failed)?;
+            placed.push(target);
+        }
+        self.made_out = false;
+        Ok(placed)
+    }
+
+    fn sha256(&self, name: &str) -> Result<String, ImageError> {
+        let failed = |source| ImageError::Io { action: "read", path: self.out.join(name), source };
+        let mut file = File::open(self.staged(name)).map_err(failed)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => return Ok(hex::encode(hash.finalize())),
+                count => hash.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // The hidden folder goes first: then a folder that this run made is empty, unless someone else put something in.
+        self.staging = None;
+        if self.made_out {
+            let _ = fs::remove_dir(&self.out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{PCRS, REPORT, UKI};
+
+    #[test]
+    fn nothing_is_left_of_a_run_that_failed() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let out = dir.path().join("a/out");
+        let mut staging = Staging::new(&out)?;
+        staging.write(REPORT, b"{}")?;
+        drop(staging);
+        assert!(!out.exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_finished_folder_checks_itself() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let mut staging = Staging::new(dir.path())?;
+        staging.write(UKI, b"MZ")?;
+        staging.write(REPORT, b"{}")?;
+        staging.commit()?;
+        let check = std::process::Command::new("sha256sum")
+            .args(["--check", "--strict", SUMS])
+            .current_dir(dir.path())
+            .output()?;
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+        let names: Vec<_> =
+            fs::read_dir(dir.path())?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
+        assert_eq!(names.len(), 3, "{names:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_in_the_way_is_named_before_anything_moves() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        fs::create_dir(dir.path().join(REPORT))?;
+        let mut staging = Staging::new(dir.path())?;
+        staging.write(PCRS, b"{}")?;
+        staging.write(REPORT, b"{}")?;
+        assert!(matches!(staging.commit(), Err(ImageError::InTheWay { .. })));
+        assert!(!dir.path().join(PCRS).exists());
+        Ok(())
+    }
+}
