@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::measure::{Predictions, SectionDigests, Variant};
 use super::pass::Fanout;
 use super::pcr::{Bank, PhasePath};
+use super::reserve::Reserve;
 use super::section::SectionName;
 use super::sign::authenticode::Signing;
 use super::sign::policy::{self, Pcrsig};
@@ -194,7 +195,7 @@ pub fn predicted_phases() -> Vec<PhasePath> {
 ///
 /// # Errors
 /// A kernel that the stub would not start, content that cannot be read, a full disk, a key that does not sign.
-pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> Result<BuiltUki, BuildError> {
+pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek + Reserve)) -> Result<BuiltUki, BuildError> {
     let (stub, jobs, signing_time) = (request.stub, request.jobs, request.signing_time);
     let is_addon = stub.kind() == StubKind::Addon;
     let (sbat, mut nx_compat) = match is_addon {
@@ -227,6 +228,9 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
     let cover = (!hashes.is_empty()).then_some(Taker::Cover(Cover::Begin(hashes.clone())));
     let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
     let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections, cancel })?;
+    if let Some(bytes) = assembler.file_size() {
+        out.reserve(bytes)?;
+    }
     let mut profile = 0;
     while assembler.write(out, &mut takers)? {
         let digests: Vec<SectionDigests> =
@@ -262,6 +266,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek)) -> R
         }
     }
     out.flush()?;
+    out.cut(bytes)?;
     let sections = uki.layout().sections.iter().map(|(name, header)| (*name, u64::from(header.virtual_size))).collect();
     Ok(BuiltUki { bytes, sections, predictions, initrd_digests })
 }

@@ -4,6 +4,7 @@ pub mod build;
 pub mod measure;
 pub mod pass;
 pub mod pcr;
+pub mod reserve;
 pub mod section;
 pub mod sign;
 mod taker;

@@ -65,7 +65,8 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
     let keys = pipeline::load_keys(&super::key_files(&args.keys)?)?;
     render::warn(&keys.warnings);
     let own: Vec<PublicKey> = keys.pcr.iter().map(|key| key.public.clone()).collect();
-    let mut reused = args.reuse_initrd.as_deref().map(|folder| Reused::open(folder, &own)).transpose()?;
+    let mut reused =
+        args.reuse_initrd.as_deref().map(|folder| Reused::open(folder, &own, super::jobs(global))).transpose()?;
     if reused.is_some() && args.stub.is_none() && (args.linux.is_some() || args.sbat.is_some()) {
         bail!(
             "with another --linux or --sbat the stub itself is needed: the one in the last UKI has its SBAT data; give --stub"
@@ -216,7 +217,7 @@ struct Reused {
 }
 
 impl Reused {
-    fn open(folder: &Path, keys: &[PublicKey]) -> Result<Self> {
+    fn open(folder: &Path, keys: &[PublicKey], jobs: usize) -> Result<Self> {
         let path = folder.join(UKI);
         let name = path.display().to_string();
         let report = folder.join(REPORT);
@@ -230,7 +231,7 @@ impl Reused {
             bail!("{} has no digests of the initrd: it is of an older version; build it anew", report.display());
         };
         let mut file = super::open(&path)?;
-        let digests = reuse::proven(&mut file, &name, &recorded, keys)?;
+        let digests = reuse::proven(&mut file, &name, &recorded, keys, jobs)?;
         if digests.len() < recorded.len() {
             render::warn(&[format!(
                 "{name} has no policies by the PCR key of this run that prove the digests of its initrd in {} of {} banks: they are taken \

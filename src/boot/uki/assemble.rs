@@ -131,6 +131,12 @@ impl<'a> Assembler<'a> {
         Ok(Self { stub, sbat, nx_compat, layout, lengths, left: sections.into(), in_one_pass, begun: false, cancel })
     }
 
+    /// Bytes of the file, without signatures, where the lengths of all sections are known.
+    #[must_use]
+    pub fn file_size(&self) -> Option<u64> {
+        self.in_one_pass.then_some(self.layout.file_size)
+    }
+
     /// Writes on, from the start of an empty file, to the next section that is [`Payload::Later`], or to the end. Gives whether
     /// such a section waits for [`Assembler::put`].
     ///

@@ -15,6 +15,7 @@ use super::UkiError;
 use super::attach::content;
 use super::inspect::replay_but;
 use crate::boot::measure::SectionDigests;
+use crate::boot::pass::Fanout;
 use crate::boot::pcr::{Bank, PhasePath};
 use crate::boot::section::SectionName;
 use crate::boot::sign::command::verify;
@@ -34,13 +35,17 @@ pub fn proven(
     what: &str,
     recorded: &BTreeMap<Bank, Vec<u8>>,
     keys: &[PublicKey],
+    jobs: usize,
 ) -> Result<BTreeMap<Bank, Vec<u8>>, UkiError> {
     let mut out = BTreeMap::new();
     let list = content(file, what, SectionName::Pcrsig.as_str(), LIMIT)?;
     let list: Pcrsig = list.and_then(|list| serde_json::from_slice(&list).ok()).unwrap_or_default();
-    for (bank, digest) in recorded.iter().filter(|(bank, digest)| digest.len() == bank.width()) {
-        let mut sections = SectionDigests::with_known(*bank, SectionName::Initrd, digest.clone());
-        replay_but(file, what, Some(SectionName::Initrd), &mut sections)?;
+    let recorded: Vec<_> = recorded.iter().filter(|(bank, digest)| digest.len() == bank.width()).collect();
+    let known =
+        |(bank, digest): &(&Bank, &Vec<u8>)| SectionDigests::with_known(**bank, SectionName::Initrd, (*digest).clone());
+    let mut banks = Fanout::new(recorded.iter().map(known).collect(), jobs);
+    replay_but(file, what, Some(SectionName::Initrd), &mut banks)?;
+    for ((bank, digest), sections) in recorded.into_iter().zip(banks.finish()) {
         let policies = list.get(bank.as_str()).map(Vec::as_slice).unwrap_or_default();
         // The first .pcrsig is that of the default profile.
         let values = sections.variants(0).into_iter().flat_map(|variant| {

@@ -46,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = LoadedImage::read(&mut file, "a file");
     let recorded = BTreeMap::from([(Bank::Sha256, vec![0; 32]), (Bank::Sha384, vec![0; 48])]);
-    let _ = reuse::proven(&mut file, "a file", &recorded, &[]);
+    let _ = reuse::proven(&mut file, "a file", &recorded, &[], 1);
     let _ = attach(&mut Cursor::new(bytes.to_vec()), "a file", &Pcrsig::new(), &[]);
     for existing in [Existing::Refuse, Existing::Keep, Existing::Remove] {
         let pass = digest_pe(&mut file, "a file", &[Hash::Sha256, Hash::Sha384], existing, &Cancel::default());
