@@ -1,10 +1,12 @@
 //! The flags, as they are written: clap structs and nothing else.
 
+mod auroraboot;
 mod keys;
 mod uki;
 
 use std::path::PathBuf;
 
+pub(crate) use auroraboot::{BuildUkiArgs, GenkeyArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::sign::Hash;
@@ -67,6 +69,12 @@ pub(crate) enum Command {
     /// Make or show keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// AuroraBoot's command of this name, with its flags, on a folder
+    #[command(name = "build-uki", alias = "bu", hide = true)]
+    BuildUki(Box<BuildUkiArgs>),
+    /// AuroraBoot's command of this name: `keys generate` with its names and defaults
+    #[command(name = "genkey", alias = "gk")]
+    Genkey(GenkeyArgs),
     /// Print the version
     Version,
 }

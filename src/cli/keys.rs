@@ -28,13 +28,14 @@ const WITHOUT_MICROSOFT: &str = "Microsoft's certificates are left out of db and
 
 pub(super) fn run(command: KeysCommand, global: &GlobalArgs) -> Result<()> {
     match command {
-        KeysCommand::Generate(args) => generate(&args, global),
+        KeysCommand::Generate(args) => generate(&args, " ", global),
         KeysCommand::Variable(args) => variable::run(&args, global),
         KeysCommand::Show { file, passphrase } => show(&file, super::passphrase(&passphrase)?.as_ref(), global),
     }
 }
 
-fn generate(args: &KeysGenerateArgs, global: &GlobalArgs) -> Result<()> {
+/// `joint` stands between the name and the key's role in the certificates.
+pub(super) fn generate(args: &KeysGenerateArgs, joint: &str, global: &GlobalArgs) -> Result<()> {
     let now = now()?;
     let request = CertificateRequest {
         common_name: args.name.clone(),
@@ -52,7 +53,7 @@ fn generate(args: &KeysGenerateArgs, global: &GlobalArgs) -> Result<()> {
     let cancel = super::cancel_on_signal()?;
     let reporter = Reporter::new(global);
     reporter.step("making keys");
-    let keys = KeySet::generate(&request, &mut OsRng, &cancel);
+    let keys = KeySet::generate_joined(&request, joint, &mut OsRng, &cancel);
     reporter.finish();
     let keys = keys?;
     let files = keys.write(&keys.enrolment(&enrolment)?, &args.output)?;

@@ -1,6 +1,7 @@
 //! One file for each command: arguments -> request -> the library -> text or JSON.
 
 pub(crate) mod args;
+mod auroraboot;
 mod hardware;
 mod keys;
 mod measure;
@@ -46,6 +47,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Some(Command::Hardware(command)) => hardware::run(command, &global),
         Some(Command::Uki(command)) => uki::run(command, &global),
         Some(Command::Keys(command)) => keys::run(command, &global),
+        Some(Command::BuildUki(args)) => auroraboot::build_uki(*args),
+        Some(Command::Genkey(args)) => auroraboot::genkey(args, &global),
         Some(Command::Version) => render::print(&format!("kairos-init {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod architecture;
+mod auroraboot;
 mod cache;
 mod check;
 mod cli;
 mod closure;
 mod depmod;
 mod duplicates;
+mod esp;
 mod eventlog;
 mod hardware;
 mod initrd;

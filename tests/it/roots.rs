@@ -66,3 +66,15 @@ pub(crate) fn kernel() -> Vec<u8> {
 fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
+
+/// systemd-boot of another release: a suite of `tests/lib/kernels.sh`.
+pub(crate) fn loader(suite: &str) -> Vec<u8> {
+    std::fs::read(existing(cache().join("loaders").join(suite).join(LOADER))).unwrap()
+}
+
+/// systemd-boot of [`base`].
+pub(crate) fn base_loader() -> Vec<u8> {
+    std::fs::read(existing(base().join(LOADER))).unwrap()
+}
+
+const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";

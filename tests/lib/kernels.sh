@@ -9,8 +9,9 @@
 #   zst, gz   the modules of 'cloud' as .ko.zst and .ko.gz
 #   symvers   Module.symvers of the kernel of 'base', from its headers, by release
 #   dracut    dracut-install of Debian 13, another program's closure
+#   loaders   systemd-boot of other releases than 'base' has: Debian 12, its backports, and the next Debian, by suite
 #
-# Nothing but usr/lib/modules (and the link lib) is in them. Indexes are by kmod of 'tools' where nothing else is said.
+# Nothing but usr/lib/modules (and the link lib) is in those of kernels. Indexes are by kmod of 'tools' where nothing else is said.
 # shellcheck shell=bash
 
 kernels_recipe=1
@@ -22,7 +23,9 @@ debs() {
     shift 3
     mirror=$(debian_mirror)
     as_root mkdir -p "$dir"
+    # A mirror that is a copy of some day has lists that call themselves outdated; they are signed all the same.
     as_root env "KERNEL_PACKAGES=$*" "KERNEL_DEBS=$dir" mmdebstrap --mode=root --variant=custom --skip=check/qemu \
+        --aptopt='Acquire::Check-Valid-Until "false"' \
         --architectures="$architecture" --components=main --keyring="$keyring" \
         --customize-hook="$project/tests/lib/download-debs.sh" "$suite" "$lists" ${mirror:+"$mirror"} &&
         as_root rm -rf "$lists"
@@ -108,11 +111,19 @@ fill_dracut() {
     debs "$1/debs" "$suite" amd64 dracut-install && as_root dpkg-deb -x "$1"/debs/dracut-install*.deb "$1" && as_root rm -rf "$1/debs"
 }
 
+fill_loaders() {
+    local release
+    for release in bookworm bookworm-backports forky; do
+        debs "$1/debs" "$release" amd64 systemd-boot-efi && as_root dpkg-deb -x "$1"/debs/systemd-boot-efi_*.deb "$1/$release" &&
+            as_root rm -rf "$1/debs" || return 1
+    done
+}
+
 root_kernels() {
     root_base
     root_tools
     local name
-    for name in debian11 debian12 backports cloud arm64 dracut; do make_root "$name" "$kernels_recipe" "fill_$name"; done
+    for name in debian11 debian12 backports cloud arm64 dracut loaders; do make_root "$name" "$kernels_recipe" "fill_$name"; done
     for name in unpacked symvers; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/base")" "fill_$name"; done
     for name in zst gz; do make_root "$name" "$kernels_recipe-$(kernel_release "$cache/cloud")" "fill_$name"; done
 }

@@ -39,12 +39,23 @@ impl KeySet {
         rng: &mut impl CryptoRngCore,
         cancel: &Cancel,
     ) -> Result<Self, SignError> {
+        Self::generate_joined(request, " ", rng, cancel)
+    }
+
+    /// The same with another text between the request's name and the role: AuroraBoot has `-`.
+    ///
+    /// # Errors
+    /// As [`KeySet::generate`].
+    pub fn generate_joined(
+        request: &CertificateRequest,
+        joint: &str,
+        rng: &mut impl CryptoRngCore,
+        cancel: &Cancel,
+    ) -> Result<Self, SignError> {
         let mut pair = |role: &str| {
             cancel.check()?;
-            generate(
-                &CertificateRequest { common_name: format!("{} {role}", request.common_name), ..request.clone() },
-                rng,
-            )
+            let common_name = format!("{}{joint}{role}", request.common_name);
+            generate(&CertificateRequest { common_name, ..request.clone() }, rng)
         };
         let (pk, kek, db) = (pair("PK")?, pair("KEK")?, pair("db")?);
         cancel.check()?;

@@ -23,6 +23,7 @@ mod pass;
 mod report;
 mod sbat;
 mod signature;
+mod signed;
 mod source;
 mod texts;
 mod trust;
@@ -37,6 +38,7 @@ use rsa::pkcs1::DecodeRsaPublicKey;
 use rsa::pkcs8::DecodePublicKey;
 
 pub use report::{Finding, Outcome, Report};
+pub use signed::verify_signature;
 pub use source::Source;
 pub use trust::{Database, load_database};
 
