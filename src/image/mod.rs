@@ -4,6 +4,7 @@
 //! byte to the last, and files travel from disk to disk without passing through memory. So an image can be a file of
 //! another one (the FAT file system inside of the ISO, or in a partition of a disk), and nothing is ever held whole.
 
+pub mod fat;
 mod files;
 mod output;
 mod staging;

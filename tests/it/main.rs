@@ -12,6 +12,8 @@ mod depmod;
 mod duplicates;
 mod eventlog;
 mod hardware;
+mod image_fat;
+mod image_tools;
 mod initrd;
 mod inventory;
 mod kmod_db;
