@@ -5,6 +5,7 @@
 //! another one (the FAT file system inside of the ISO, or in a partition of a disk), and nothing is ever held whole.
 
 mod files;
+pub mod gpt;
 mod output;
 mod staging;
 
