@@ -6,6 +6,7 @@
 
 pub mod fat;
 mod files;
+pub mod gpt;
 mod output;
 mod staging;
 
