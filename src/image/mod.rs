@@ -6,7 +6,9 @@
 
 pub mod budget;
 pub mod esp;
+pub mod fat;
 mod files;
+pub mod gpt;
 mod output;
 mod staging;
 

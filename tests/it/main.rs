@@ -14,6 +14,8 @@ mod duplicates;
 mod esp;
 mod eventlog;
 mod hardware;
+mod image_fat;
+mod image_tools;
 mod initrd;
 mod inventory;
 mod kmod_db;
