@@ -6,6 +6,7 @@
 
 mod files;
 pub mod gpt;
+pub mod iso;
 mod output;
 mod staging;
 

@@ -12,6 +12,7 @@ mod depmod;
 mod duplicates;
 mod eventlog;
 mod hardware;
+mod image_iso;
 mod initrd;
 mod inventory;
 mod kmod_db;
