@@ -130,7 +130,7 @@ fn extracted_by_xorriso(iso: &Path, work: &Path) -> Items {
 fn extracted_by_bsdtar(iso: &Path, work: &Path) -> Items {
     let to = work.join("bsdtar");
     fs::create_dir(&to).unwrap();
-    let said = run("bsdtar", &["-x", "-p", "-f", iso.to_str().unwrap(), "-C", to.to_str().unwrap()]);
+    let said = run("bsdtar", &["-x", "-p", "-P", "-f", iso.to_str().unwrap(), "-C", to.to_str().unwrap()]);
     assert_eq!(said, "");
     let items = read_back(&to);
     fs::remove_dir_all(&to).unwrap();
@@ -242,7 +242,7 @@ fn every_reader_sees_the_tree() {
                 "/DATA.D;1",
                 "/DATA/NOTHING",
                 "/DATA/RUN.SH;1",
-                "/DATA/_BERRASCHUNG______.TXT;1",
+                "/DATA/__BERRASCHUNG_____.TXT;1",
                 "/EFIBOOT.IMG;1",
                 "/EMPTY.;1",
                 "/LINK.;1",
@@ -401,6 +401,9 @@ fn the_longest_of_everything() {
     let iso = work.path().join("x.iso");
     write(request(files(&items)), &iso).unwrap();
     assert_same(&extracted_by_bsdtar(&iso, work.path()), &items, "bsdtar");
+    // xorriso refuses to read or write longer ones, which Linux reads.
+    items.retain(|_, item| !matches!(item, Item::Link(target) if target.len() > 800));
+    write(request(files(&items)), &iso).unwrap();
     assert_same(&extracted_by_xorriso(&iso, work.path()), &items, "xorriso");
 }
 
@@ -478,7 +481,7 @@ impl Image for Sparse {
 #[test]
 fn a_file_of_more_than_four_gib_has_several_sections() {
     let work = tempfile::tempdir().unwrap();
-    let length = 9 * 1024 * MIB + 5;
+    let length = 9 * 1024 * MIB + 9;
     let mut files = files(&Items::from([(b"after".to_vec(), file(b"after".to_vec()))]));
     files.insert(path("big"), Node::plain(Content::Image(std::sync::Arc::new(Sparse(length))))).unwrap();
     let iso = work.path().join("x.iso");
