@@ -9,6 +9,7 @@ pub mod esp;
 pub mod fat;
 mod files;
 pub mod gpt;
+pub mod iso;
 mod output;
 mod staging;
 

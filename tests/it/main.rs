@@ -15,6 +15,7 @@ mod esp;
 mod eventlog;
 mod hardware;
 mod image_fat;
+mod image_iso;
 mod image_tools;
 mod initrd;
 mod inventory;
