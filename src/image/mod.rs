@@ -6,6 +6,7 @@
 
 mod files;
 mod output;
+pub mod sbom;
 mod staging;
 
 use std::fs;
