@@ -194,9 +194,9 @@ pub fn installed_in(root: &Sysroot, contained: &dyn Fn(&TreePath) -> bool) -> Re
 pub fn parse(form: Form, bytes: &[u8], path: &TreePath) -> Result<Packages, PackagesError> {
     let mut out = Packages::default();
     match form {
-        Form::Dpkg => dpkg::parse(bytes, path, &mut |package, _| out.add(package, false, path))?.into_iter().for_each(
-            |warning| out.warnings.push(warning),
-        ),
+        Form::Dpkg => dpkg::parse(bytes, path, &mut |package, _| out.add(package, false, path))?
+            .into_iter()
+            .for_each(|warning| out.warnings.push(warning)),
         Form::Apk => apk::parse(bytes, path, &mut |package, _| out.add(package, false, path))?,
         Form::Pacman => out.add(pacman::parse(bytes, path)?, false, path)?,
         Form::RpmSqlite => {

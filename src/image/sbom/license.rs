@@ -42,15 +42,30 @@ mod tests {
 
     #[test]
     fn only_expressions_of_the_list_are_declared() {
-        for good in ["MIT", "GPL-2.0-or-later AND (MIT OR BSD-3-Clause)", "GPL-2.0-only WITH Linux-syscall-note", "GPL-2.0+"] {
+        for good in
+            ["MIT", "GPL-2.0-or-later AND (MIT OR BSD-3-Clause)", "GPL-2.0-only WITH Linux-syscall-note", "GPL-2.0+"]
+        {
             assert_eq!(references(good), Some(Vec::new()), "{good}");
         }
-        assert_eq!(references("MIT AND LicenseRef-Fedora-Public-Domain"), Some(vec![
-            "LicenseRef-Fedora-Public-Domain".to_owned()
-        ]));
-        for bad in ["", "GPLv2+", "GPLv2+ and MIT", "MIT and BSD-3-Clause", "mit", "MIT, BSD", "MIT/Apache-2.0", "(MIT", "MIT BSD-3-Clause",
-            "DocumentRef-a:LicenseRef-b", "LicenseRef-Callaway-GPLv2+", "MIT WITH AdditionRef-x", "Public Domain"]
-        {
+        assert_eq!(
+            references("MIT AND LicenseRef-Fedora-Public-Domain"),
+            Some(vec!["LicenseRef-Fedora-Public-Domain".to_owned()])
+        );
+        for bad in [
+            "",
+            "GPLv2+",
+            "GPLv2+ and MIT",
+            "MIT and BSD-3-Clause",
+            "mit",
+            "MIT, BSD",
+            "MIT/Apache-2.0",
+            "(MIT",
+            "MIT BSD-3-Clause",
+            "DocumentRef-a:LicenseRef-b",
+            "LicenseRef-Callaway-GPLv2+",
+            "MIT WITH AdditionRef-x",
+            "Public Domain",
+        ] {
             assert_eq!(references(bad), None, "{bad}");
         }
         assert_eq!(references(&"(".repeat(4000)), None);

@@ -51,11 +51,8 @@ mod tests {
     #[test]
     fn values_are_words_of_a_shell() {
         let text = "NAME=x\nID=\"Fedora\"\n# ID=no\nVERSION_ID='4 1'\nPRETTY_NAME=\"a \\\"b\\\" \\\\ c\"\n";
-        let expected = OsRelease {
-            id: "fedora".to_owned(),
-            version_id: "4 1".to_owned(),
-            pretty_name: "a \"b\" \\ c".to_owned(),
-        };
+        let expected =
+            OsRelease { id: "fedora".to_owned(), version_id: "4 1".to_owned(), pretty_name: "a \"b\" \\ c".to_owned() };
         assert_eq!(OsRelease::parse(text), expected);
         assert_eq!(OsRelease::parse("nothing"), OsRelease::default());
     }

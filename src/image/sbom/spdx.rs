@@ -148,7 +148,8 @@ impl<'a> Document<'a> {
             });
         }
         let mut licenses = BTreeSet::new();
-        let listed: BTreeMap<String, &Package> = sbom.packages.iter().map(|package| (package_id(package), package)).collect();
+        let listed: BTreeMap<String, &Package> =
+            sbom.packages.iter().map(|package| (package_id(package), package)).collect();
         // In the order of the packages, not of their numbers.
         let mut listed: Vec<_> = listed.into_iter().collect();
         listed.sort_by_key(|(_, package)| *package);

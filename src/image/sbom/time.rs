@@ -28,7 +28,9 @@ mod tests {
 
     #[test]
     fn times_are_what_date_says() -> Result<(), Box<dyn std::error::Error>> {
-        for seconds in [0, 951_782_399, 951_782_400, 951_868_799, 1_709_164_800, 1_735_689_599, 4_107_542_399, 253_402_300_799_i64] {
+        for seconds in
+            [0, 951_782_399, 951_782_400, 951_868_799, 1_709_164_800, 1_735_689_599, 4_107_542_399, 253_402_300_799_i64]
+        {
             let date = std::process::Command::new("date")
                 .args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
                 .output()?;

@@ -10,7 +10,11 @@ use crate::root::sysroot::{EntryType, Sysroot};
 
 const INSTALLED: [&str; 2] = ["usr/lib/apk/db/installed", "lib/apk/db/installed"];
 
-pub(super) fn read(root: &Sysroot, mut places: Option<&mut Places<'_>>, out: &mut Packages) -> Result<(), PackagesError> {
+pub(super) fn read(
+    root: &Sysroot,
+    mut places: Option<&mut Places<'_>>,
+    out: &mut Packages,
+) -> Result<(), PackagesError> {
     for path in existing(root, &INSTALLED, EntryType::File)? {
         let bytes = root.read(&path, TEXT_LIMIT)?;
         parse(&bytes, &path, &mut |package, files| {
@@ -46,11 +50,8 @@ pub(super) fn parse(
     path: &TreePath,
     each: &mut dyn FnMut(Package, &[Vec<u8>]) -> Result<(), PackagesError>,
 ) -> Result<(), PackagesError> {
-    let damaged = |number, problem: String| PackagesError::Damaged {
-        path: path.clone(),
-        place: Place::Line(number),
-        problem,
-    };
+    let damaged =
+        |number, problem: String| PackagesError::Damaged { path: path.clone(), place: Place::Line(number), problem };
     let mut entry = Entry::default();
     let mut end = |mut entry: Entry| -> Result<(), PackagesError> {
         if entry.begins == 0 {

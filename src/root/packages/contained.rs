@@ -83,7 +83,7 @@ impl<'a> Places<'a> {
 }
 
 fn is_documentation(path: &TreePath) -> bool {
-    DOCUMENTATION.iter().any(|directory| {
-        path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
-    })
+    DOCUMENTATION
+        .iter()
+        .any(|directory| path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/")))
 }

@@ -12,7 +12,11 @@ const STATUS: &str = "var/lib/dpkg/status";
 const STATUS_D: &str = "var/lib/dpkg/status.d";
 const INFO: &str = "var/lib/dpkg/info";
 
-pub(super) fn read(root: &Sysroot, mut places: Option<&mut Places<'_>>, out: &mut Packages) -> Result<(), PackagesError> {
+pub(super) fn read(
+    root: &Sysroot,
+    mut places: Option<&mut Places<'_>>,
+    out: &mut Packages,
+) -> Result<(), PackagesError> {
     for path in existing(root, &[STATUS], EntryType::File)? {
         read_file(root, &path, &mut places, out)?;
         out.databases.push((Manager::Dpkg, path));
@@ -54,9 +58,11 @@ fn read_file(
 fn is_gone(root: &Sysroot, package: &Package, places: &mut Places<'_>) -> Result<bool, PackagesError> {
     let Package { name, architecture, .. } = package;
     let architecture = architecture.as_deref().unwrap_or_default();
-    for (directory, file) in
-        [(INFO, format!("{name}:{architecture}.list")), (INFO, format!("{name}.list")), (STATUS_D, format!("{name}.md5sums"))]
-    {
+    for (directory, file) in [
+        (INFO, format!("{name}:{architecture}.list")),
+        (INFO, format!("{name}.list")),
+        (STATUS_D, format!("{name}.md5sums")),
+    ] {
         // A name of dpkg has no slash; one that has is looked for nowhere.
         if file.contains('/') {
             return Ok(false);
@@ -92,11 +98,8 @@ pub(super) fn parse(
     path: &TreePath,
     each: &mut dyn FnMut(Package, usize) -> Result<(), PackagesError>,
 ) -> Result<Vec<String>, PackagesError> {
-    let damaged = |number, problem: String| PackagesError::Damaged {
-        path: path.clone(),
-        place: Place::Line(number),
-        problem,
-    };
+    let damaged =
+        |number, problem: String| PackagesError::Damaged { path: path.clone(), place: Place::Line(number), problem };
     // People's names in other encodings are no reason to list nothing.
     let text = String::from_utf8_lossy(bytes);
     let mut warnings = Vec::new();
@@ -111,7 +114,8 @@ pub(super) fn parse(
             None => return Ok(()),
         };
         if let Some(state) = half {
-            warnings.push(format!("{path}: {} {} is {state}: not all of it may be there", package.name, package.version));
+            warnings
+                .push(format!("{path}: {} {} is {state}: not all of it may be there", package.name, package.version));
         }
         each(package, begins)
     };

@@ -9,7 +9,11 @@ use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 
 const LOCAL: &str = "var/lib/pacman/local";
 
-pub(super) fn read(root: &Sysroot, mut places: Option<&mut Places<'_>>, out: &mut Packages) -> Result<(), PackagesError> {
+pub(super) fn read(
+    root: &Sysroot,
+    mut places: Option<&mut Places<'_>>,
+    out: &mut Packages,
+) -> Result<(), PackagesError> {
     for local in existing(root, &[LOCAL], EntryType::Directory)? {
         for entry in root.read_dir(&local)? {
             if entry.kind != EntryType::Directory {
@@ -42,11 +46,8 @@ fn is_gone(root: &Sysroot, directory: &TreePath, places: &mut Places<'_>) -> Res
 
 /// The package of one `desc`.
 pub(super) fn parse(bytes: &[u8], path: &TreePath) -> Result<Package, PackagesError> {
-    let damaged = |number, problem: String| PackagesError::Damaged {
-        path: path.clone(),
-        place: Place::Line(number),
-        problem,
-    };
+    let damaged =
+        |number, problem: String| PackagesError::Damaged { path: path.clone(), place: Place::Line(number), problem };
     let text = String::from_utf8_lossy(bytes);
     let mut field = "";
     let [mut name, mut version, mut base, mut architecture] = [None, None, None, None];

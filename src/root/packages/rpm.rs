@@ -81,7 +81,11 @@ fn bytes<const N: usize>(buffer: &[u8], at: usize) -> Option<[u8; N]> {
     buffer.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-pub(super) fn read(root: &Sysroot, mut places: Option<&mut Places<'_>>, out: &mut Packages) -> Result<(), PackagesError> {
+pub(super) fn read(
+    root: &Sysroot,
+    mut places: Option<&mut Places<'_>>,
+    out: &mut Packages,
+) -> Result<(), PackagesError> {
     for directory in existing(root, &DIRECTORIES, EntryType::Directory)? {
         let is_file = |name: &str| -> Result<bool, PackagesError> {
             let path = directory.join(name)?;
@@ -89,7 +93,8 @@ pub(super) fn read(root: &Sysroot, mut places: Option<&mut Places<'_>>, out: &mu
         };
         let (sqlite, ndb, bdb) = (is_file("rpmdb.sqlite")?, is_file("Packages.db")?, is_file("Packages")?);
         let mut other = |name: &str, used: &str| {
-            let warning = format!("{directory}/{name} is another rpm database beside {used}, which is the one that is read");
+            let warning =
+                format!("{directory}/{name} is another rpm database beside {used}, which is the one that is read");
             out.warnings.push(warning);
         };
         if sqlite && ndb {

@@ -75,7 +75,8 @@ impl<'a> Header<'a> {
         match self.find(tag)? {
             Some((INT32, data, count)) => {
                 let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(4));
-                let data = length.and_then(|length| data.get(..length)).ok_or("a tag's data ends outside of the header")?;
+                let data =
+                    length.and_then(|length| data.get(..length)).ok_or("a tag's data ends outside of the header")?;
                 Ok(Some(data.chunks_exact(4).map(|word| bytes(word, 0).map_or(0, u32::from_be_bytes))))
             }
             Some(_) => Err("a tag is of another type than it should be"),

@@ -49,7 +49,9 @@ pub(in crate::root::packages) fn blobs(
         let mut slots = [0; PAGE];
         let at = u64::from(page) * PAGE as u64;
         read(at, &mut slots)?;
-        for (slot, at) in slots.chunks_exact(SLOT).zip((at..).step_by(SLOT)).skip(if page == 0 { HEADER / SLOT } else { 0 }) {
+        for (slot, at) in
+            slots.chunks_exact(SLOT).zip((at..).step_by(SLOT)).skip(if page == 0 { HEADER / SLOT } else { 0 })
+        {
             if slot.get(..4) != Some(b"Slot") {
                 return Err(damaged(path, at, "a slot has no magic"));
             }

@@ -52,7 +52,8 @@ pub(in crate::root::packages) fn blobs(
     let mut database = Database::open(file, log, path)?;
     let mut table = None;
     database.walk(1, &mut |payload, at| {
-        let [kind, name, _, page, _] = record(payload).ok_or_else(|| damaged(path, at, "a record of the schema is broken"))?;
+        let [kind, name, _, page, _] =
+            record(payload).ok_or_else(|| damaged(path, at, "a record of the schema is broken"))?;
         if let (Value::Bytes(b"table"), Value::Bytes(b"Packages"), Value::Integer(page)) = (kind, name, page) {
             table = u32::try_from(page).ok();
         }
@@ -66,11 +67,7 @@ pub(in crate::root::packages) fn blobs(
 }
 
 impl<'a> Database<'a> {
-    fn open(
-        file: &'a dyn Bytes,
-        log: Option<(&'a dyn Bytes, Log)>,
-        path: &'a TreePath,
-    ) -> Result<Self, PackagesError> {
+    fn open(file: &'a dyn Bytes, log: Option<(&'a dyn Bytes, Log)>, path: &'a TreePath) -> Result<Self, PackagesError> {
         let mut database = Self { file, log, path, page: 512, usable: 512, pages: 1, visited: Vec::new() };
         if let Some((_, log)) = &database.log {
             database.page = log.page;
@@ -95,8 +92,8 @@ impl<'a> Database<'a> {
             None => u32::try_from(file.length() / u64::from(page)).unwrap_or(u32::MAX),
         };
         // A bit for each page that may be there: the file's and the log's, whatever the log says of their number.
-        let most = file.length() / u64::from(page)
-            + database.log.as_ref().map_or(0, |(_, log)| log.offsets.len() as u64);
+        let most =
+            file.length() / u64::from(page) + database.log.as_ref().map_or(0, |(_, log)| log.offsets.len() as u64);
         database.visited = vec![false; usize::try_from(most.min(u64::from(pages))).unwrap_or(0).saturating_add(1)];
         Ok(Self { page, usable: usize::try_from(usable).unwrap_or(0), pages, ..database })
     }
@@ -156,7 +153,8 @@ impl<'a> Database<'a> {
             };
             let end = pointers.saturating_add(usize::from(cells) * 2);
             let pointers = page.get(pointers..end).ok_or_else(|| broken("a page has more cells than room"))?;
-            let pointers = pointers.chunks_exact(2).map(|pair| usize::from(bytes(pair, 0).map_or(0, u16::from_be_bytes)));
+            let pointers =
+                pointers.chunks_exact(2).map(|pair| usize::from(bytes(pair, 0).map_or(0, u16::from_be_bytes)));
             if kind == LEAF {
                 for cell in pointers {
                     let payload = self.payload(&page, cell, at)?;
