@@ -74,6 +74,3 @@ pub fn document(sbom: &Sbom) -> String {
     let _ = write(sbom, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

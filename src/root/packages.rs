@@ -277,6 +277,3 @@ fn line(text: &str) -> Option<String> {
     let text: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(4096).collect();
     (!text.is_empty()).then_some(text)
 }
-
-#[cfg(test)]
-mod tests;

@@ -44,12 +44,11 @@ struct Entry {
     files: Vec<Vec<u8>>,
 }
 
+/// Takes a package and its files.
+type Each<'a> = dyn FnMut(Package, &[Vec<u8>]) -> Result<(), PackagesError> + 'a;
+
 /// Gives each package with its files.
-pub(super) fn parse(
-    bytes: &[u8],
-    path: &TreePath,
-    each: &mut dyn FnMut(Package, &[Vec<u8>]) -> Result<(), PackagesError>,
-) -> Result<(), PackagesError> {
+pub(super) fn parse(bytes: &[u8], path: &TreePath, each: &mut Each<'_>) -> Result<(), PackagesError> {
     let damaged =
         |number, problem: String| PackagesError::Damaged { path: path.clone(), place: Place::Line(number), problem };
     let mut entry = Entry::default();

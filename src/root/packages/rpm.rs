@@ -22,6 +22,9 @@ const DIRECTORIES: [&str; 3] = ["usr/lib/sysimage/rpm", "usr/share/rpm", "var/li
 /// One header larger than this is none: a kernel with all its modules has 2 MiB, a package with 100,000 files 15.
 const MAX_BLOB: u32 = 32 << 20;
 
+/// Takes a header, or a record, and its offset in the database.
+pub(super) type Each<'a> = dyn FnMut(&[u8], u64) -> Result<(), PackagesError> + 'a;
+
 /// Bytes that can be read from anywhere.
 pub(super) trait Bytes {
     fn length(&self) -> u64;

@@ -297,7 +297,7 @@ fn all_files_are_contained_with_the_sums_that_coreutils_print() {
     let code = output(Command::new("sha1sum").arg(folder.path().join("sums")));
     let kernel =
         json["packages"].as_array().unwrap().iter().find(|package| package["SPDXID"] == "SPDXRef-Kernel").unwrap();
-    assert_eq!(kernel["packageVerificationCode"]["packageVerificationCodeValue"], code[..40]);
+    assert_eq!(kernel["packageVerificationCode"]["packageVerificationCodeValue"], code.split_once(" ").unwrap().0);
     assert_eq!(kernel["versionInfo"], sbom.kernel.unwrap().as_str());
 }
 

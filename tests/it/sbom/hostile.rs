@@ -89,9 +89,9 @@ fn a_tree_that_loops_ends() {
         (1..database.len() / 512).map(|page| page * 512).filter(|at| database[*at] == 5).collect();
     assert!(!interior.is_empty());
     for at in interior {
-        for target in [1, at / 512 + 1, 0, usize::MAX] {
+        for target in [1, u32::try_from(at / 512 + 1).unwrap(), 0, u32::MAX] {
             let mut changed = database.clone();
-            changed[at + 8..at + 12].copy_from_slice(&(target as u32).to_be_bytes());
+            changed[at + 8..at + 12].copy_from_slice(&target.to_be_bytes());
             match parse(Form::RpmSqlite, &changed, &path) {
                 Err(PackagesError::Damaged { .. }) => {}
                 Ok(found) => assert_eq!(found.packages.len(), 12, "it was another table's page"),

@@ -128,3 +128,48 @@ fn strings(data: &[u8]) -> impl Iterator<Item = &[u8]> {
         Some(text)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of entries (tag, type, offset, count) and data.
+    fn header(entries: &[[u32; 4]], data: &[u8]) -> Vec<u8> {
+        let counts = [u32::try_from(entries.len()).unwrap(), u32::try_from(data.len()).unwrap()];
+        let words = counts.iter().chain(entries.iter().flatten()).flat_map(|word| word.to_be_bytes());
+        words.chain(data.iter().copied()).collect()
+    }
+
+    #[test]
+    fn what_is_asked_for_lies_inside() {
+        let blob = header(&[[NAME, STRING, 0, 1], [EPOCH, INT32, 4, 1], [NAME, STRING, 8, 1]], b"old\0\0\0\0\x07new\0");
+        let found = Header::parse(&blob).unwrap();
+        assert_eq!(found.text(NAME), Ok(Some(&b"new"[..])), "the last entry of a tag counts");
+        assert_eq!(found.numbers(EPOCH).unwrap().unwrap().collect::<Vec<_>>(), [7]);
+        assert_eq!(found.text(VERSION), Ok(None));
+        assert!(found.text(EPOCH).is_err() && found.numbers(NAME).is_err(), "of another type");
+        for length in 0..blob.len() {
+            assert!(Header::parse(&blob[..length]).is_err(), "{length} bytes");
+        }
+        for entry in [[NAME, STRING, 4, 1], [NAME, STRING, u32::MAX, 1], [NAME, STRING, 0, 1]] {
+            let blob = header(&[entry], b"open");
+            assert!(Header::parse(&blob).unwrap().text(NAME).is_err(), "{entry:?}");
+        }
+        let blob = header(&[[EPOCH, INT32, 0, u32::MAX]], &[0; 8]);
+        assert!(Header::parse(&blob).unwrap().numbers(EPOCH).is_err());
+    }
+
+    #[test]
+    fn files_are_in_directories_that_are_listed() {
+        let data = b"a\0b\0/x/\0\0\0\0\0\0\0\0\0\0\0";
+        let entries =
+            |index| [[BASENAMES, STRING_ARRAY, 0, 2], [DIRNAMES, STRING_ARRAY, 4, 1], [DIRINDEXES, INT32, index, 2]];
+        let blob = header(&entries(8), data);
+        assert_eq!(Header::parse(&blob).unwrap().files(), Ok(vec![b"/x/a".to_vec(), b"/x/b".to_vec()]));
+        // The index of a directory is made of its name.
+        let blob = header(&entries(4), data);
+        assert!(Header::parse(&blob).unwrap().files().is_err());
+        let blob = header(&entries(8)[..2], data);
+        assert!(Header::parse(&blob).unwrap().files().is_err());
+    }
+}

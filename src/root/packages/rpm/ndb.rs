@@ -3,7 +3,7 @@
 //! All numbers are little-endian. A blob stands between a head and a tail that repeat its length. The Adler-32 sum in the tail is
 //! not checked, as rpm does not where it reads a package.
 
-use super::{Bytes, MAX_BLOB, bytes, damaged, failed};
+use super::{Bytes, Each, MAX_BLOB, bytes, damaged, failed};
 use crate::names::TreePath;
 use crate::root::packages::PackagesError;
 
@@ -21,7 +21,7 @@ const MAX_PAGES: u32 = 1 << 14;
 pub(in crate::root::packages) fn blobs(
     file: &dyn Bytes,
     path: &TreePath,
-    each: &mut dyn FnMut(&[u8], u64) -> Result<(), PackagesError>,
+    each: &mut Each<'_>,
 ) -> Result<(), PackagesError> {
     let number = |buffer: &[u8], at| bytes(buffer, at).map_or(0, u32::from_le_bytes);
     let read = |offset, into: &mut [u8]| match file.read_at(offset, into) {

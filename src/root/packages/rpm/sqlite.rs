@@ -5,7 +5,7 @@
 //! [`MAX_BLOB`].
 
 use super::wal::{self, Log};
-use super::{Bytes, MAX_BLOB, bytes, damaged, failed};
+use super::{Bytes, Each, MAX_BLOB, bytes, damaged, failed};
 use crate::names::TreePath;
 use crate::root::packages::PackagesError;
 
@@ -39,7 +39,7 @@ pub(in crate::root::packages) fn blobs(
     file: &dyn Bytes,
     log: Option<(&dyn Bytes, &TreePath)>,
     path: &TreePath,
-    each: &mut dyn FnMut(&[u8], u64) -> Result<(), PackagesError>,
+    each: &mut Each<'_>,
 ) -> Result<(), PackagesError> {
     let log = match log {
         Some((file, path)) => wal::read(file, path)?.map(|log| (file, log)),
@@ -128,11 +128,7 @@ impl<'a> Database<'a> {
     }
 
     /// Gives the payload of each cell of the table whose root is page `number`, in the order of their keys.
-    fn walk(
-        &mut self,
-        number: u32,
-        each: &mut dyn FnMut(&[u8], u64) -> Result<(), PackagesError>,
-    ) -> Result<(), PackagesError> {
+    fn walk(&mut self, number: u32, each: &mut Each<'_>) -> Result<(), PackagesError> {
         // Pages that are left, the next one last, with their depth.
         let mut pending = vec![(number, 0)];
         while let Some((number, depth)) = pending.pop() {
@@ -242,4 +238,39 @@ fn varint(data: &[u8]) -> Option<(u64, &[u8])> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_to_nine_bytes() {
+        let cases: [(&[u8], Option<u64>); 7] = [
+            (&[0x7f], Some(127)),
+            (&[0x81, 0x00], Some(128)),
+            (&[0xff, 0x7f], Some(16383)),
+            (&[0xff; 9], Some(u64::MAX)),
+            (&[0x80; 9], Some(0x80)),
+            (&[0xff; 8], None),
+            (&[], None),
+        ];
+        for (data, value) in cases {
+            assert_eq!(varint(data).map(|(value, _)| value), value, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_never_reads_beyond_its_end() {
+        // Two columns: nothing, and four bytes.
+        let whole = [3, 0, 20, 1, 2, 3, 4];
+        assert!(matches!(record(&whole), Some([Value::Other, Value::Bytes([1, 2, 3, 4])])));
+        for length in 0..whole.len() {
+            assert!(record::<2>(&whole[..length]).is_none(), "{length} bytes");
+        }
+        // Three columns are wanted, a type is reserved, a length is larger than memory.
+        assert!(record::<3>(&whole).is_none());
+        assert!(record::<1>(&[2, 10]).is_none());
+        assert!(record::<1>(&[10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_none());
+    }
 }
