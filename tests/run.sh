@@ -67,6 +67,7 @@ done
 need_rust
 install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" "${oracle_packages[@]}" "${test_packages[@]}" \
     "${fuzz_packages[@]}"
+install_spdx_tools
 table=""
 failed=0
 passed=0

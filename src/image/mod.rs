@@ -11,6 +11,7 @@ mod files;
 pub mod gpt;
 pub mod iso;
 mod output;
+pub mod sbom;
 mod staging;
 
 use std::fs;

@@ -3,6 +3,7 @@
 pub mod conf_files;
 pub mod host;
 pub mod initrd;
+pub mod packages;
 pub mod scan;
 pub mod sysroot;
 pub mod tree;

@@ -21,6 +21,7 @@ mod initrd;
 mod inventory;
 mod kmod_db;
 mod roots;
+mod sbom;
 mod select;
 mod sign;
 mod slim;

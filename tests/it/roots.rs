@@ -39,6 +39,11 @@ pub(crate) fn arm64() -> PathBuf {
     existing(cache().join("arm64-base"))
 }
 
+/// A program of the environment of `install_spdx_tools` in `tests/lib/install.sh`.
+pub(crate) fn spdx_tool(name: &str) -> PathBuf {
+    existing(cache().join("sbom-venv/bin").join(name))
+}
+
 /// A folder inside of [`tools`], for files that its programs read and write.
 pub(crate) fn tools_folder() -> TempDir {
     tempfile::Builder::new().prefix("kairos-init-test-").tempdir_in(tools().join("tmp")).unwrap()

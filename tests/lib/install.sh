@@ -6,6 +6,8 @@ boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-
 oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
 test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc
     dosfstools mtools gdisk fdisk e2fsprogs)
+test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc rpm pacman-package-manager
+    python3-venv)
 # The fuzzer that libfuzzer-sys brings is C++.
 fuzz_packages=(g++)
 
@@ -49,4 +51,16 @@ install_virt_fw_vars() {
         die "virt-firmware could not be installed with pip in $cache/venv"
     fi
     touch "$cache/venv.stamp"
+}
+
+# What judges an SBOM, from PyPI, in an environment of its own: pyspdxtools and packageurl-python.
+sbom_venv=$cache/sbom-venv
+install_spdx_tools() {
+    [ -e "$sbom_venv.stamp" ] && return 0
+    step "installing spdx-tools in $sbom_venv"
+    rm -rf "$sbom_venv"
+    if ! { python3 -m venv "$sbom_venv" && "$sbom_venv/bin/pip" install -q --disable-pip-version-check spdx-tools==0.8.5 packageurl-python==0.17.6; }; then
+        die "spdx-tools could not be installed with pip in $sbom_venv"
+    fi
+    touch "$sbom_venv.stamp"
 }
