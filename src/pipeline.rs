@@ -1,40 +1,45 @@
 //! The whole run: a request in, an output folder out. The only file that knows every room.
 
 mod cache;
+mod contents;
 mod error;
 pub mod hardware;
+mod inputs;
 mod keys;
 mod plan;
 mod request;
+mod ship;
 mod shipped;
 mod slim;
+mod ukis;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::PipelineError;
+use inputs::{IMMUCORE, init, kernel_image, os_release, read_input, stub};
 pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
-pub use request::{BuildRequest, Hardware, PolicyRequest, SelectRequest, SlimRequest};
+pub use request::{
+    Artifact, BootEntry, BuildRequest, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest, ShipRequest,
+    SlimRequest,
+};
+pub use ship::{beside_boot_image, disk_parts};
 pub use slim::{SlimOutcome, slim};
 pub use upgrade::{LostDriver, lost_drivers};
 
-use crate::boot::build::{self, BuildError, Profile, UkiRequest};
+use crate::boot::build::{self, BuiltUki};
 use crate::boot::measure::Predictions;
-use crate::boot::section::SectionName;
 use crate::boot::uki::assemble::Payload;
-use crate::boot::uki::kernel::unpack;
-use crate::boot::uki::profile::{self, ProfileSpec};
-use crate::boot::uki::stub::{MAX_STUB, Stub};
 use crate::cancel::Cancel;
 use crate::drivers::check::Finding;
 use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::Selection;
 use crate::drivers::{depmod, slim as slimming};
-use crate::image::{self, ImageError, Staging};
+use crate::image::esp::{BASE_CMDLINE, INSTALL_MODE, Menu, PlannedUki};
+use crate::image::{self, Files, ImageError, Staging, sbom};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
@@ -42,23 +47,12 @@ use crate::root::sysroot::Sysroot;
 use crate::root::tree::{Entry, FileTree, Kind};
 use crate::size::{self, Report};
 
-/// A kernel image larger than this is none.
-const MAX_KERNEL: u64 = 256 << 20;
-/// An `os-release` larger than this is none.
-const MAX_OS_RELEASE: u64 = 64 << 10;
 /// First systemd whose stub hands a `.ucode` section to the kernel; older ones would neither load nor measure it.
 const STUB_WITH_UCODE: u32 = 256;
 /// Directories that immucore mounts on and that must be there, since it remounts `/` read-only (kairos.md, section 1.1).
 const KAIROS_DIRECTORIES: [&str; 3] = ["oem", "efi", "usr/local/cloud-config"];
-/// Kairos' command line, as AuroraBoot writes it: its words are looked for as a literal prefix.
-const KAIROS_CMDLINE: &str = "console=ttyS0 console=tty1 net.ifnames=1 rd.immucore.oemlabel=COS_OEM rd.immucore.oemtimeout=2 \
-     rd.immucore.uki selinux=0 panic=5 rd.shell=0 systemd.crash_reboot=yes install-mode";
 /// The command line where there is no immucore: the kernel speaks on the serial line and on the screen.
 const PLAIN_CMDLINE: &str = "console=ttyS0 console=tty1";
-/// Kairos' init in a UKI.
-const IMMUCORE: &str = "/usr/bin/immucore";
-/// The init of a root without immucore.
-const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
 /// Told what the run is doing.
 pub trait Progress {
@@ -77,23 +71,6 @@ pub struct Outcome {
     pub predictions: Predictions,
     /// The files in the output folder.
     pub files: Vec<PathBuf>,
-}
-
-fn read_input(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, PipelineError> {
-    let failed = |source| PipelineError::Input { what, path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > limit {
-        let problem = if metadata.is_file() {
-            format!("it has {} bytes, more than {limit}", metadata.len())
-        } else {
-            "it is not a file".to_owned()
-        };
-        return Err(failed(std::io::Error::other(problem)));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// Refuses a kernel that would not start from the UKI.
@@ -122,7 +99,7 @@ fn indexes(
     })
 }
 
-/// The whole run: root to signed UKI.
+/// The whole run: root to signed UKIs, and to images of them.
 ///
 /// # Errors
 /// Anything that keeps the image from being whole; the output folder is then as it was.
@@ -130,6 +107,11 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let keys = load_keys(&request.keys)?;
     // A mistake in the options is told before any work.
     keys.policies(&request.policies)?;
+    let (beside, enrolment_keys) =
+        (ship::beside_boot_image(&request.ship.iso)?, ship::enrolment_keys(request.ship.enrolment_keys.as_deref())?);
+    let oem = request.ship.disk.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
+    keys::refuse_keys_beside(&[&beside, &oem], &request.keys)?;
+    let splash = ukis::splash(request.splash.as_deref())?;
     let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
     refuse_unbootable(&inventory, &findings)?;
     report.warnings.extend(keys.warnings.iter().cloned());
@@ -137,9 +119,19 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
 
     let kernel = kernel_image(&root, &inventory)?;
     let stub = stub(&root, request.stub.as_deref(), &kernel)?;
-    let kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
-    let init = init(&root, request.init.as_deref(), kairos)?;
-    let cmdline = cmdline(request, kairos);
+    let is_kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
+    let init = init(&root, request.init.as_deref(), is_kairos)?;
+    let loader = inputs::loader(&root, request.ship.loader.as_deref(), &kernel)?;
+    let version = loader.as_ref().map(|(loader, _)| loader.version.clone()).unwrap_or_default();
+    let menu = Menu {
+        branding: request.ship.branding.clone(),
+        cmdline: cmdline(request, is_kairos),
+        extra: ukis::extras(&request.entries),
+        single: request.ship.single.clone(),
+        layout: request.ship.layout.decide(&version)?,
+    };
+    let (planned, menu_warnings) = menu.plan()?;
+    report.warnings.extend(menu_warnings);
 
     progress.step("listing files");
     let mut staging = Staging::new(&request.output)?;
@@ -149,7 +141,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     report.warnings.extend(scanned.notes.warnings());
     let mut tree = scanned.tree;
 
-    let ucode = match stub.version() {
+    let has_ucode = match stub.version() {
         Some(version) if version < STUB_WITH_UCODE => {
             report.warnings.push(format!("the stub (systemd {version}) does not load microcode from a UKI: it stays in the root, where only a late load finds it; use a stub of systemd {STUB_WITH_UCODE} or later"));
             selection.keep_microcode(&format!("systemd-stub {version}"), "the stub's version");
@@ -161,9 +153,15 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     };
     let indexes = indexes(&root, &inventory, &selection)?;
     slimming::apply(&mut tree, &inventory, &selection, indexes);
+    for folder in &request.overlays {
+        overlay(&mut tree, folder, &options, cancel, &mut report)?;
+    }
     prepare(&mut tree, &init, request.source_date_epoch)?;
     keys::refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
+    progress.step("listing packages");
+    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
+    let sbom = parts.sbom(request, &mut report, cancel)?;
     let uname = inventory.kernel.release.as_str().as_bytes().to_vec();
     drop((inventory, selection));
 
@@ -175,53 +173,82 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
         Ok(())
     }));
-    let mut file = staging.create(image::UKI)?;
-    let built = build::build(
-        UkiRequest {
-            os_release,
-            profiles: profiles(&request.profiles, &cmdline)?,
-            cmdline: cmdline.into_bytes(),
-            uname,
-            initrd: Some(initrd),
-            // Read when it is written: it need not lie in memory beside the compressor's window.
-            ucode: ucode.then(|| Payload::Producer(Box::new(|out| write_microcode(&root, out)))),
-            policies: keys.policies(&request.policies)?,
-            signings: keys.signings(request.hash),
-            jobs: request.jobs,
-            ..UkiRequest::new(&stub, kernel)
-        },
-        &mut file,
-    )
-    .map_err(|error| unwrap_cancelled(error, cancel))?;
-    drop(file);
+    let common = ukis::Common {
+        request,
+        keys: &keys,
+        root: &root,
+        stub: &stub,
+        kernel,
+        os_release,
+        uname,
+        has_ucode,
+        splash,
+        cancel,
+    };
+    let built = common.build(&planned, initrd, &mut staging)?;
+    let first = built.first().cloned().unwrap_or_default();
 
     report.rootfs = Some(rootfs);
+    let unpacked = initrd_stats.as_ref().map_or(0, |stats| stats.uncompressed_bytes);
     report.initrd = initrd_stats.map(|stats| size::Initrd {
         bytes: stats.bytes,
         uncompressed_bytes: stats.uncompressed_bytes,
         level: request.compression.level,
-        digests: built.initrd_digests.iter().map(|(bank, digest)| (bank.to_string(), hex::encode(digest))).collect(),
+        digests: first.initrd_digests.iter().map(|(bank, digest)| (bank.to_string(), hex::encode(digest))).collect(),
     });
     report.uki = Some(size::Uki {
-        bytes: built.bytes,
-        sections: built
+        bytes: first.bytes,
+        sections: first
             .sections
             .iter()
             .map(|(name, bytes)| size::Section { name: name.to_string(), bytes: *bytes })
             .collect(),
     });
+    let loader = ship::signed_loader(loader, &keys, request, cancel)?;
+    let pcrs = pcrs(&planned, &built);
+    let shipping = ship::Shipping { request, root: &root, loader, enrolment_keys, beside, oem, cancel };
+    let shipped = shipping.ship(planned, unpacked, &mut staging, progress)?;
+    report.warnings.extend(shipped.warnings);
+    report.budget = Some(shipped.budget);
+    staging.write(sbom::SBOM, sbom.as_bytes())?;
     staging.write(image::REPORT, json(&report)?.as_bytes())?;
-    staging.write(image::PCRS, json(&serde_json::json!({ "11": built.predictions }))?.as_bytes())?;
+    staging.write(image::PCRS, json(&pcrs)?.as_bytes())?;
     cancel.check()?;
     let files = staging.commit()?;
-    Ok(Outcome { report, predictions: built.predictions, files })
+    Ok(Outcome { report, predictions: first.predictions, files })
 }
 
-/// Ctrl-C arrives as the error of whatever was being written: it is reported as what it is.
-fn unwrap_cancelled(error: BuildError, cancel: &Cancel) -> PipelineError {
-    match cancel.check() {
-        Err(cancelled) => cancelled.into(),
-        Ok(()) => error.into(),
+/// PCR 11 of the default UKI, and of each other by its name.
+fn pcrs(planned: &[PlannedUki], built: &[BuiltUki]) -> serde_json::Value {
+    let all = || planned.iter().zip(built);
+    let mut out = serde_json::Map::new();
+    if let Some((_, first)) = all().next() {
+        out.insert("11".to_owned(), serde_json::json!(first.predictions));
+    }
+    let others: serde_json::Map<_, _> = all()
+        .skip(1)
+        .map(|(uki, built)| (format!("{}.efi", uki.name), serde_json::json!({ "11": built.predictions })))
+        .collect();
+    if !others.is_empty() {
+        out.insert("ukis".to_owned(), others.into());
+    }
+    out.into()
+}
+
+/// Lays a folder over the tree.
+fn overlay(
+    tree: &mut FileTree,
+    folder: &Path,
+    options: &ScanOptions,
+    cancel: &Cancel,
+    report: &mut Report,
+) -> Result<(), PipelineError> {
+    let layer = Arc::new(Sysroot::open(folder)?);
+    let scanned = scan::scan(&layer, options, cancel)?;
+    report.warnings.extend(scanned.notes.warnings());
+    match tree.lay_over(&layer, scanned.tree) {
+        None => Ok(()),
+        Some(path) => Err(PipelineError::Overlay { folder: folder.to_owned(), path }),
     }
 }
 
@@ -234,98 +261,12 @@ fn json(value: &impl serde::Serialize) -> Result<String, PipelineError> {
     Ok(text + "\n")
 }
 
-fn write_microcode(
-    root: &Sysroot,
-    out: &mut dyn std::io::Write,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let microcode = inventory::microcode(root)?;
-    let archive = initrd::early_microcode(microcode.intel, microcode.amd)?;
-    Ok(out.write_all(&archive.unwrap_or_default())?)
-}
-
-fn kernel_image(root: &Sysroot, inventory: &Inventory) -> Result<Vec<u8>, PipelineError> {
-    let kernel = &inventory.kernel;
-    match &kernel.image {
-        Some(image) => Ok(unpack(root.read(image, MAX_KERNEL)?, MAX_KERNEL).map_err(BuildError::from)?),
-        None => Err(PipelineError::Missing {
-            what: format!("the boot image of kernel {}", kernel.release),
-            advice: format!(
-                "install the kernel's package whole (/boot/vmlinuz-{} or {}/vmlinuz), or choose another with --kernel",
-                kernel.release, kernel.modules
-            ),
-        }),
-    }
-}
-
-fn stub(root: &Sysroot, given: Option<&Path>, kernel: &[u8]) -> Result<Stub, PipelineError> {
-    let bytes = match given {
-        Some(path) => read_input("the stub", path, MAX_STUB)?,
-        None => {
-            let arch = build::efi_architecture(kernel)?;
-            let path = TreePath::new(format!("usr/lib/systemd/boot/efi/linux{arch}.efi.stub"))?;
-            match root.read(&path, MAX_STUB) {
-                Ok(bytes) => bytes,
-                Err(error) if error.is_not_found() => {
-                    let advice = "install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora) in the root, or name one with --stub".to_owned();
-                    return Err(PipelineError::Missing { what: format!("the systemd stub {path}"), advice });
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    Ok(Stub::parse(&bytes).map_err(BuildError::from)?)
-}
-
-fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<String, PipelineError> {
-    let init = given.unwrap_or(if kairos { IMMUCORE } else { SYSTEMD });
-    let found = root.canonical(&TreePath::new(init)?).is_ok();
-    match (found, given) {
-        (true, _) => Ok(format!("/{}", init.trim_start_matches('/'))),
-        (false, Some(_)) => Err(PipelineError::Missing {
-            what: format!("{init} (--init)"),
-            advice: "name a program that is in the root".to_owned(),
-        }),
-        (false, None) => Err(PipelineError::Missing {
-            what: format!("an init: neither {IMMUCORE} nor {SYSTEMD}"),
-            advice: "install systemd in the root, or name a program with --init".to_owned(),
-        }),
-    }
-}
-
-/// What the common sections are for first, then one for each entry; nothing where there are no further ones.
-///
-/// # Errors
-/// As [`profile::entries`].
-pub fn profiles(specs: &[ProfileSpec], cmdline: &str) -> Result<Vec<Profile<'static>>, PipelineError> {
-    if specs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let main = Profile { text: profile::main_text().into_bytes(), sections: Vec::new() };
-    let entries = profile::entries(specs, cmdline).map_err(BuildError::from)?;
-    let further = entries.into_iter().map(|(text, cmdline)| Profile {
-        text: text.into_bytes(),
-        sections: vec![(SectionName::Cmdline, Payload::Bytes(cmdline.into_bytes()))],
-    });
-    Ok(std::iter::once(main).chain(further).collect())
-}
-
-fn cmdline(request: &BuildRequest, kairos: bool) -> String {
-    let default = if kairos { KAIROS_CMDLINE } else { PLAIN_CMDLINE };
+fn cmdline(request: &BuildRequest, is_kairos: bool) -> String {
+    let kairos = [BASE_CMDLINE, INSTALL_MODE].join(" ");
+    let default = if is_kairos { &kairos } else { PLAIN_CMDLINE };
     let text = [request.cmdline.as_deref().unwrap_or(default), request.extend_cmdline.as_deref().unwrap_or_default()]
         .join(" ");
     build::collapse_white_space(&text)
-}
-
-fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
-    for path in ["etc/os-release", "usr/lib/os-release"] {
-        match root.read(&TreePath::new(path)?, MAX_OS_RELEASE) {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    report.warnings.push("the root has no /etc/os-release: the boot menu will not know the system's name".to_owned());
-    Ok(Vec::new())
 }
 
 /// What a Kairos UKI's root must have, whatever the distribution.

@@ -20,6 +20,7 @@ use super::uki::UkiError;
 use super::uki::assemble::{Assembler, Parts, Payload};
 use super::uki::kernel::Kernel;
 use super::uki::pe::PeHeaders;
+use super::uki::profile::{self, ProfileSpec};
 use super::uki::sbat;
 use super::uki::stub::{Stub, StubKind};
 use crate::cancel::Cancel;
@@ -128,6 +129,22 @@ pub struct Profile<'a> {
     pub sections: Vec<(SectionName, Payload<'a>)>,
 }
 
+/// What the common sections are for first, then one for each entry; nothing where there are no further ones.
+///
+/// # Errors
+/// As [`profile::entries`].
+pub fn profiles(specs: &[ProfileSpec], cmdline: &str) -> Result<Vec<Profile<'static>>, UkiError> {
+    if specs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let main = Profile { text: profile::main_text().into_bytes(), sections: Vec::new() };
+    let further = profile::entries(specs, cmdline)?.into_iter().map(|(text, cmdline)| Profile {
+        text: text.into_bytes(),
+        sections: vec![(SectionName::Cmdline, Payload::Bytes(cmdline.into_bytes()))],
+    });
+    Ok(std::iter::once(main).chain(further).collect())
+}
+
 /// What `.pcrsig` and `.pcrpkey` are made of.
 #[derive(Clone, Default)]
 pub struct Policies<'a> {
@@ -153,7 +170,7 @@ pub struct PolicyKey<'a> {
 }
 
 /// What was built.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuiltUki {
     /// Bytes of the file.
     pub bytes: u64,

@@ -1,16 +1,18 @@
 //! The flags, as they are written: clap structs and nothing else.
 
 mod auroraboot;
+mod image;
 mod keys;
 mod uki;
 
 use std::path::PathBuf;
 
-pub(crate) use auroraboot::{BuildUkiArgs, GenkeyArgs};
+pub(crate) use auroraboot::{BuildUki, BuildUkiArgs, GenkeyArgs, SecureBootEnrollArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::sign::Hash;
 use kairos_init::boot::sign::passphrase::PassphraseSource;
+pub(crate) use image::*;
 pub(crate) use keys::{KeysCommand, KeysGenerateArgs, KeysVariableArgs, VariableArg};
 pub(crate) use uki::*;
 
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     /// Make or show keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Make images from the files of an EFI system partition
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// AuroraBoot's command of this name, with its flags, on a folder
     #[command(name = "build-uki", alias = "bu", hide = true)]
     BuildUki(Box<BuildUkiArgs>),
@@ -322,6 +327,9 @@ pub(crate) struct RunArgs {
     /// The systemd stub [default: the root's own]
     #[arg(long, value_name = "FILE")]
     pub(crate) stub: Option<PathBuf>,
+    /// What is shipped.
+    #[command(flatten)]
+    pub(crate) ship: ShipArgs,
     /// What /init points to [default: immucore where it is in the root, else systemd]
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<String>,

@@ -1,18 +1,123 @@
 //! `build-uki` and `genkey`, as AuroraBoot has them.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use kairos_init::boot::sign::Hash;
+use kairos_init::image::{Files, Node, TREE, check_replaceable};
+use kairos_init::pipeline::{
+    self, Artifact, BootEntry, BuildRequest, IsoContents, KeyFiles, PolicyRequest, SelectRequest, ShipRequest,
+};
 
-use super::args::{BuildUkiArgs, GenkeyArgs, GlobalArgs, KeysGenerateArgs};
+use super::args::{BuildUki, BuildUkiArgs, GenkeyArgs, GlobalArgs, KeysGenerateArgs};
+use super::render::{self, Reporter};
 
-/// Checks the flags. The run itself is not wired to them yet, and says so.
-pub(super) fn build_uki(args: BuildUkiArgs) -> Result<()> {
+/// The whole run on a folder, without slimming, as upstream does it: `--output-dir` gets the tree itself, or the ISO.
+pub(super) fn build_uki(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
     let wanted = args.resolve()?;
-    bail!(
-        "build-uki reads its flags and cannot make an image yet; use the run itself: kairos-init --root {} --stage build --target uki",
-        wanted.root.display()
-    )
+    let jobs = super::jobs(global);
+    let made = tempfile::Builder::new().prefix(".kairos-init-").tempdir_in(existing_parent(&wanted.output_dir));
+    let folder = made.with_context(|| format!("cannot write {}", wanted.output_dir.display()))?;
+    let artifacts = if wanted.iso { [Artifact::Uki, Artifact::Iso] } else { [Artifact::Uki, Artifact::Uki] };
+    let request = BuildRequest {
+        select: SelectRequest::whole(wanted.root.clone()),
+        output: folder.path().to_owned(),
+        keys: KeyFiles {
+            secure_boot: vec![(Some(wanted.sb_key.clone()), wanted.sb_cert.clone())],
+            pcr: vec![wanted.pcr_key.clone()],
+            pcr_public: Vec::new(),
+            signer: None,
+            passphrase: None,
+        },
+        policies: PolicyRequest::default(),
+        hash: Hash::Sha256,
+        entries: wanted.extra.iter().map(|extra| BootEntry::Untitled(extra.arguments.clone())).collect(),
+        cmdline: None,
+        extend_cmdline: wanted.extend.clone(),
+        stub: None,
+        init: None,
+        splash: wanted.splash.clone(),
+        overlays: wanted.overlay_rootfs.iter().cloned().collect(),
+        ship: ShipRequest {
+            artifacts: BTreeSet::from(artifacts),
+            name: wanted.name.clone(),
+            branding: wanted.branding.clone(),
+            layout: wanted.layout,
+            single: wanted.single.clone(),
+            include_version: wanted.include_version,
+            include_cmdline: wanted.include_cmdline,
+            enroll: wanted.enroll,
+            enrolment_keys: wanted.public_keys.clone(),
+            iso: IsoContents { overlays: wanted.overlay_iso.iter().cloned().collect(), ..IsoContents::default() },
+            ..ShipRequest::default()
+        },
+        compression: super::compression("zstd:12", jobs)?,
+        jobs,
+        source_date_epoch: wanted.source_date_epoch,
+    };
+    let cancel = super::cancel_on_signal()?;
+    let reporter = Reporter::new(global);
+    let outcome = pipeline::run(&request, &reporter, &cancel);
+    reporter.finish();
+    let outcome = outcome?;
+    let mut warnings = outcome.report.warnings.clone();
+    if let Some(uki) = outcome.report.uki.as_ref().filter(|uki| uki.bytes > wanted.size_warning) {
+        warnings.push(format!(
+            "the UKI has {} bytes, more than --efi-size-warn allows ({})",
+            uki.bytes, wanted.size_warning
+        ));
+    }
+    render::warn(&warnings);
+    let placed = place(folder.path(), &wanted)?;
+    if global.json {
+        return render::print_json(&outcome.report);
+    }
+    let mut text = render::summary(&outcome.report);
+    for path in placed {
+        text += &format!("wrote     {}\n", path.display());
+    }
+    render::print(&text)
+}
+
+/// The nearest folder that is there: what is made in it can be renamed to where it belongs.
+fn existing_parent(path: &Path) -> PathBuf {
+    let found = path.ancestors().find(|path| path.is_dir());
+    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Upstream's output: the files of the tree in the folder itself, or the ISO alone.
+fn place(made: &Path, wanted: &BuildUki) -> Result<Vec<PathBuf>> {
+    let out = &wanted.output_dir;
+    fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
+    let mut placed = Vec::new();
+    if wanted.iso {
+        for entry in fs::read_dir(made).with_context(|| format!("cannot read {}", made.display()))? {
+            let path = entry.with_context(|| format!("cannot read {}", made.display()))?.path();
+            if path.extension().is_some_and(|ending| ending == "iso") {
+                let target = out.join(path.file_name().unwrap_or_default());
+                check_replaceable(&target)?;
+                fs::rename(&path, &target).with_context(|| format!("cannot write {}", target.display()))?;
+                placed.push(target);
+            }
+        }
+        return Ok(placed);
+    }
+    let tree = made.join(TREE);
+    for (path, node) in Files::scan(&tree)?.iter() {
+        let target = out.join(path.as_path());
+        let cannot = || format!("cannot write {}", target.display());
+        match node {
+            Node::Directory => fs::create_dir_all(&target).with_context(cannot)?,
+            Node::File { .. } | Node::Symlink(_) => {
+                check_replaceable(&target)?;
+                fs::rename(tree.join(path.as_path()), &target).with_context(cannot)?;
+                placed.push(target);
+            }
+        }
+    }
+    Ok(placed)
 }
 
 /// `keys generate` with upstream's subjects (`NAME-PK`), a year and one size. Two of its habits are left out: `KEK.der` and `db.der`

@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod auroraboot;
 mod hardware;
+mod image;
 mod keys;
 mod measure;
 mod plan;
@@ -47,7 +48,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Some(Command::Hardware(command)) => hardware::run(command, &global),
         Some(Command::Uki(command)) => uki::run(command, &global),
         Some(Command::Keys(command)) => keys::run(command, &global),
-        Some(Command::BuildUki(args)) => auroraboot::build_uki(*args),
+        Some(Command::Image(command)) => image::run(command, &global),
+        Some(Command::BuildUki(args)) => auroraboot::build_uki(*args, &global),
         Some(Command::Genkey(args)) => auroraboot::genkey(args, &global),
         Some(Command::Version) => render::print(&format!("kairos-init {}\n", env!("CARGO_PKG_VERSION"))),
     }

@@ -141,6 +141,9 @@ pub(crate) fn summary(report: &Report) -> String {
     if let Some(uki) = &report.uki {
         out += &format!("uki       {}\n", human(uki.bytes));
     }
+    if let Some(budget) = &report.budget {
+        out += &budget.text();
+    }
     out
 }
 

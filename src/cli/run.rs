@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use kairos_init::boot::build::collapse_white_space;
-use kairos_init::pipeline::{self, BuildRequest};
+use kairos_init::image::budget::Limits;
+use kairos_init::pipeline::{self, Artifact, BootEntry, BuildRequest, ShipRequest};
 
 use super::args::{GlobalArgs, RunArgs, StageArg, TargetArg};
 use super::render::{self, Reporter};
@@ -39,24 +40,47 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
     }
     let jobs = super::jobs(global);
     let text = |value: &Option<String>| value.as_deref().map(super::text_or_file).transpose();
+    let ship = args.ship;
     let request = BuildRequest {
         select: super::select_request(&args.select)?,
         output,
         keys,
         policies: super::policies(&args.policies, None)?,
         hash: args.keys.sb_hash,
-        profiles: super::profile_specs(&args.profile)?,
+        entries: super::profile_specs(&args.profile)?.into_iter().map(BootEntry::Titled).collect(),
         cmdline: text(&args.cmdline)?,
         extend_cmdline: text(&args.extend_cmdline)?.map(|text| collapse_white_space(&text)),
         stub: args.stub,
         init: args.init,
+        splash: ship.splash,
+        overlays: ship.overlay_rootfs,
+        ship: ShipRequest {
+            artifacts: ship.artifact.into_iter().map(Artifact::from).collect(),
+            name: ship.name,
+            loader: ship.loader,
+            branding: ship.boot_branding,
+            layout: ship.cmdline_layout.into(),
+            single: Vec::new(),
+            include_version: ship.include_version_in_config,
+            include_cmdline: ship.include_cmdline_in_config,
+            enroll: ship.secure_boot_enroll.into(),
+            enrolment_keys: ship.public_keys,
+            iso: super::image::iso_contents(&ship.iso),
+            disk: super::image::disk_shape(&ship.disk),
+            limits: Limits { uki: ship.max_uki_size, boot_ram: ship.max_boot_ram },
+        },
         compression: super::compression(&args.compression, jobs)?,
         jobs,
         source_date_epoch: args.source_date_epoch,
     };
+    build(&request, global)
+}
+
+/// Does it, and says what was made.
+pub(super) fn build(request: &BuildRequest, global: &GlobalArgs) -> Result<()> {
     let cancel = super::cancel_on_signal()?;
     let reporter = Reporter::new(global);
-    let outcome = pipeline::run(&request, &reporter, &cancel);
+    let outcome = pipeline::run(request, &reporter, &cancel);
     reporter.finish();
     let outcome = outcome?;
     if global.json {

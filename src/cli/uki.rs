@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kairos_init::boot::build::{self, Profile, UkiRequest};
+use kairos_init::boot::build::{self, Profile, UkiRequest, profiles};
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::section::SectionName;
 use kairos_init::boot::sign::PublicKey;
@@ -22,7 +22,7 @@ use kairos_init::boot::uki::reuse;
 use kairos_init::boot::uki::splash;
 use kairos_init::boot::uki::stub::{MAX_STUB, Stub, StubKind};
 use kairos_init::image::{REPORT, UKI, check_replaceable};
-use kairos_init::pipeline::{self, profiles};
+use kairos_init::pipeline;
 use serde_json::{Map, Value};
 
 use super::args::{GlobalArgs, UkiBuildArgs, UkiCommand, UkiFileArgs};

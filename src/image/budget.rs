@@ -190,10 +190,8 @@ impl Budget {
     #[must_use]
     pub fn text(&self) -> String {
         format!(
-            "UKI       {}\n\
-             ESP       {} MiB for four copies and an upgrade (install.partitions.efi.size: {}; without it {} MiB are made)\n\
+            "ESP       {} MiB for four copies and an upgrade (install.partitions.efi.size: {}; without it {} MiB are made)\n\
              boot RAM  {} at least: {} to unpack, {} for good\n",
-            mib(self.uki_bytes),
             self.esp_mib,
             self.esp_mib,
             self.agent_esp_mib,

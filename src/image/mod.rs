@@ -5,11 +5,14 @@
 //! another one (the FAT file system inside of the ISO, or in a partition of a disk), and nothing is ever held whole.
 
 pub mod budget;
+pub mod disk;
 pub mod esp;
+pub mod ext4;
 pub mod fat;
 mod files;
 pub mod gpt;
 pub mod iso;
+pub mod medium;
 mod output;
 pub mod sbom;
 mod staging;
@@ -42,6 +45,8 @@ pub trait Image: std::fmt::Debug + Send + Sync {
 
 /// The UKI in the output folder: the name that Kairos' agent expects of an image without a role.
 pub const UKI: &str = "uki/EFI/kairos/norole.efi";
+/// The ESP tree in the output folder.
+pub const TREE: &str = "uki/";
 /// What was kept and dropped, and why.
 pub const REPORT: &str = "report.json";
 /// Predicted PCR values.

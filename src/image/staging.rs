@@ -6,19 +6,23 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{ImageError, SUMS, check_replaceable};
+use super::{ImageError, SUMS, TREE, check_replaceable};
+
+/// A longer `SHA256SUMS` is none of ours.
+const MAX_SUMS: u64 = 1 << 20;
 
 /// An output folder in the making.
 #[derive(Debug)]
 pub struct Staging {
     out: PathBuf,
     staging: Option<TempDir>,
-    files: Vec<&'static str>,
+    files: Vec<String>,
+    folders: Vec<String>,
     made_out: bool,
 }
 
@@ -44,10 +48,12 @@ impl Staging {
             .prefix(".kairos-init-")
             .tempdir_in(out)
             .map_err(|source| ImageError::Io { action: "create a folder in", path: out.to_owned(), source })?;
-        Ok(Self { out: out.to_owned(), staging: Some(staging), files: Vec::new(), made_out })
+        Ok(Self { out: out.to_owned(), staging: Some(staging), files: Vec::new(), folders: Vec::new(), made_out })
     }
 
-    fn staged(&self, name: &str) -> PathBuf {
+    /// Where the file `name` is while it is made.
+    #[must_use]
+    pub fn staged(&self, name: &str) -> PathBuf {
         self.staging.as_ref().map_or_else(|| self.out.join(name), |staging| staging.path().join(name))
     }
 
@@ -68,22 +74,37 @@ impl Staging {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn create(&mut self, name: &'static str) -> Result<File, ImageError> {
+    pub fn create(&mut self, name: &str) -> Result<File, ImageError> {
         let path = self.staged(name);
         let failed = |source| ImageError::Io { action: "create", path: self.out.join(name), source };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed)?;
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
-        self.files.push(name);
+        self.files.push(name.to_owned());
         Ok(file)
+    }
+
+    /// A file that is needed for another one and is not put into the output folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&mut self, name: &str) -> Result<File, ImageError> {
+        let file = self.create(name)?;
+        self.files.pop();
+        Ok(file)
+    }
+
+    /// A folder that is there even if it stays empty.
+    pub fn folder(&mut self, name: &str) {
+        self.folders.push(name.to_owned());
     }
 
     /// A new file with these bytes.
     ///
     /// # Errors
     /// It cannot be made or written.
-    pub fn write(&mut self, name: &'static str, bytes: &[u8]) -> Result<(), ImageError> {
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
         let mut file = self.create(name)?;
         std::io::Write::write_all(&mut file, bytes).map_err(|source| ImageError::Io {
             action: "write",
@@ -104,18 +125,23 @@ impl Staging {
             sums.push_str(&format!("{}  {name}\n", self.sha256(name)?));
         }
         self.write(SUMS, sums.as_bytes())?;
-        names.push(SUMS);
+        names.push(SUMS.to_owned());
         for name in &names {
             check_replaceable(&self.out.join(name))?;
         }
         let mut placed = Vec::new();
+        self.remove_former(&names)?;
+        for name in &self.folders {
+            let path = self.out.join(name);
+            fs::create_dir_all(&path).map_err(|source| ImageError::Io { action: "create the folder", path, source })?;
+        }
         for name in names {
-            let target = self.out.join(name);
+            let target = self.out.join(&name);
             let failed = |source| ImageError::Io { action: "put in its place", path: target.clone(), source };
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent).map_err(failed)?;
             }
-            let staged = self.staged(name);
+            let staged = self.staged(&name);
             // A private umask of the caller's must not make artifacts unreadable to who serves them.
             fs::set_permissions(&staged, fs::Permissions::from_mode(0o644)).map_err(failed)?;
             fs::rename(&staged, &target).map_err(failed)?;
@@ -123,6 +149,32 @@ impl Staging {
         }
         self.made_out = false;
         Ok(placed)
+    }
+
+    /// Removes what an earlier run wrote into the ESP tree and this one does not: an entry that no longer has a UKI, say. Its
+    /// `SHA256SUMS` tells what that was; files that nobody is known to have written stay.
+    fn remove_former(&self, names: &[String]) -> Result<(), ImageError> {
+        let path = self.out.join(SUMS);
+        let mut text = String::new();
+        match File::open(&path) {
+            Ok(file) => drop(file.take(MAX_SUMS).read_to_string(&mut text)),
+            Err(_) => return Ok(()),
+        }
+        let former = text.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name);
+        let is_plain = |name: &&str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        for name in former.filter(|name| name.starts_with(TREE)).filter(is_plain) {
+            if names.iter().any(|new| new == name) || self.folders.iter().any(|new| new == name) {
+                continue;
+            }
+            let path = self.out.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ImageError::Io { action: "remove what an earlier run wrote,", path, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn sha256(&self, name: &str) -> Result<String, ImageError> {

@@ -13,8 +13,11 @@ use crate::drivers::slim::SlimError;
 use crate::drivers::target::TargetError;
 use crate::drivers::target::glob::GlobError;
 use crate::image::ImageError;
+use crate::image::budget::BudgetError;
+use crate::image::esp::EspError;
 use crate::names::{KernelRelease, NameError, TreePath};
 use crate::root::initrd::InitrdError;
+use crate::root::packages::PackagesError;
 use crate::root::scan::ScanError;
 use crate::root::sysroot::SysrootError;
 
@@ -52,6 +55,26 @@ pub enum PipelineError {
     /// Writing the output folder.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The tree of the EFI system partition.
+    #[error(transparent)]
+    Esp(#[from] EspError),
+    /// What the image may take.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The list of packages.
+    #[error(transparent)]
+    Packages(#[from] PackagesError),
+    /// A folder that cannot be laid over the root.
+    #[error(
+        "{folder} cannot be laid over the root: {path} is a folder in one and none in the other; where the root has a link \
+         (/lib to usr/lib), name what it points to"
+    )]
+    Overlay {
+        /// The folder.
+        folder: PathBuf,
+        /// In both.
+        path: TreePath,
+    },
     /// A folder without captures.
     #[error(
         "{path} holds no file that ends in .capture, .lspci or .lsusb: name the files, or capture a machine with 'hardware capture'"
@@ -133,6 +156,14 @@ pub enum PipelineError {
         /// The key file.
         key: PathBuf,
         /// Its path in the root.
+        path: TreePath,
+    },
+    /// A private key would be published beside the UKI.
+    #[error("{key} is among the files that the image carries, as {path}: it would be published; take it out of that folder")]
+    KeyBeside {
+        /// The key file.
+        key: PathBuf,
+        /// Its path in the image.
         path: TreePath,
     },
     /// The kernel's own settings say that it would not start.

@@ -10,6 +10,7 @@ use crate::boot::sign::authenticode::Signing;
 use crate::boot::sign::certificate::{load_certificate, load_public_key};
 use crate::boot::sign::command::{CommandSigner, SignerInput};
 use crate::boot::sign::{Hash, Identity, Passphrase, PublicKey, RsaSigner, Signer, keys};
+use crate::image::{Files, Node};
 use crate::root::sysroot::{EntryType, Sysroot};
 use crate::root::tree::{Content, FileTree, Kind};
 
@@ -181,21 +182,42 @@ pub fn load_keys(files: &KeyFiles) -> Result<Keys, PipelineError> {
     Ok(Keys { secure_boot, pcr, warnings })
 }
 
+/// The private keys that are files, with their bytes. A key that came through a pipe is in no file.
+fn private_keys(files: &KeyFiles) -> impl Iterator<Item = Result<(&PathBuf, Zeroizing<Vec<u8>>), PipelineError>> {
+    let keys = files.secure_boot.iter().filter_map(|(key, _)| key.as_ref()).chain(&files.pcr);
+    let keys = keys.filter(|key| std::fs::metadata(key).is_ok_and(|metadata| metadata.is_file()));
+    keys.map(|key| Ok((key, keys::read(key, "a private key")?.0)))
+}
+
 /// Refuses a tree that holds one of the private keys, be it the very file or a copy.
 pub(super) fn refuse_keys(root: &Sysroot, tree: &FileTree, files: &KeyFiles) -> Result<(), PipelineError> {
-    for key in files.secure_boot.iter().filter_map(|(key, _)| key.as_ref()).chain(&files.pcr) {
-        // A key that came through a pipe is in no file.
-        if !std::fs::metadata(key).is_ok_and(|metadata| metadata.is_file()) {
-            continue;
-        }
-        let (bytes, _) = keys::read(key, "a private key")?;
+    for key in private_keys(files) {
+        let (key, bytes) = key?;
         for (path, entry) in tree.iter() {
-            let Kind::File(Content::Root { path: source, seen }) = &entry.kind else { continue };
+            let (root, source, seen) = match &entry.kind {
+                Kind::File(Content::Root { path, seen }) => (root, path, seen),
+                Kind::File(Content::Layer { layer, path, seen }) => (&*layer.0, path, seen),
+                _ => continue,
+            };
             if seen.length == bytes.len() as u64
                 && root.kind(source)? == Some(EntryType::File)
                 && *Zeroizing::new(root.read(source, MAX_KEY)?) == *bytes
             {
                 return Err(PipelineError::KeyInRoot { key: key.clone(), path: path.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same for what lies beside the UKI, on the ISO or the OEM partition.
+pub(super) fn refuse_keys_beside(all: &[&Files], files: &KeyFiles) -> Result<(), PipelineError> {
+    for key in private_keys(files) {
+        let (key, bytes) = key?;
+        for (path, node) in all.iter().flat_map(|files| files.iter()) {
+            let Node::File { content, .. } = node else { continue };
+            if content.length() == bytes.len() as u64 && *Zeroizing::new(content.read(MAX_KEY)?) == *bytes {
+                return Err(PipelineError::KeyBeside { key: key.clone(), path: path.clone() });
             }
         }
     }

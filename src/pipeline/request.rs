@@ -1,5 +1,6 @@
 //! What a run is asked for.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::KeyFiles;
@@ -8,6 +9,9 @@ use crate::boot::sign::Hash;
 use crate::boot::uki::profile::ProfileSpec;
 use crate::drivers::select::{FirmwareVersions, UnknownFirmware};
 use crate::drivers::target;
+use crate::image::budget::Limits;
+use crate::image::esp::{CmdlineLayout, SecureBootEnroll, Single};
+use crate::image::iso::PartitionTable;
 use crate::names::KernelRelease;
 use crate::root::initrd::Compression;
 
@@ -144,7 +148,7 @@ pub struct BuildRequest {
     /// Of the Secure Boot signature.
     pub hash: Hash,
     /// Further boot entries.
-    pub profiles: Vec<ProfileSpec>,
+    pub entries: Vec<BootEntry>,
     /// Replaces the default command line.
     pub cmdline: Option<String>,
     /// Is added to the command line.
@@ -153,10 +157,128 @@ pub struct BuildRequest {
     pub stub: Option<PathBuf>,
     /// What `/init` points to.
     pub init: Option<String>,
+    /// A bitmap to show while booting.
+    pub splash: Option<PathBuf>,
+    /// Folders that are laid over the root, in this order.
+    pub overlays: Vec<PathBuf>,
+    /// What is shipped.
+    pub ship: ShipRequest,
     /// Of the initrd.
     pub compression: Compression,
     /// Threads.
     pub jobs: usize,
     /// Latest time stamp in the image.
     pub source_date_epoch: Option<i64>,
+}
+
+/// A further boot entry: with a title of its own, or named by its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootEntry {
+    /// `TITLE: ARGUMENTS`
+    Titled(ProfileSpec),
+    /// AuroraBoot's `--extra-cmdline`.
+    Untitled(String),
+}
+
+/// What a run writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Artifact {
+    /// The ESP tree, `uki/`: always.
+    Uki,
+    /// `NAME.iso`
+    Iso,
+    /// `NAME.raw`
+    Raw,
+}
+
+/// What is shipped.
+#[derive(Debug, Clone)]
+pub struct ShipRequest {
+    /// What is written.
+    pub artifacts: BTreeSet<Artifact>,
+    /// Base name of images; by default it is made of the root's release.
+    pub name: Option<String>,
+    /// systemd-boot; the root's where none is named.
+    pub loader: Option<PathBuf>,
+    /// The title of the default boot entry.
+    pub branding: String,
+    /// Where further command lines go.
+    pub layout: CmdlineLayout,
+    /// UKIs of their own.
+    pub single: Vec<Single>,
+    /// Writes the release into the boot entries.
+    pub include_version: bool,
+    /// Writes what each entry adds to the command line into it.
+    pub include_cmdline: bool,
+    /// Whether the loader enrols keys.
+    pub enroll: SecureBootEnroll,
+    /// Folder of `PK.auth`, `KEK.auth` and `db.auth`.
+    pub enrolment_keys: Option<PathBuf>,
+    /// What else is on the ISO.
+    pub iso: IsoContents,
+    /// How the disk image is made.
+    pub disk: DiskShape,
+    /// What must not be passed.
+    pub limits: Limits,
+}
+
+impl Default for ShipRequest {
+    fn default() -> Self {
+        Self {
+            artifacts: BTreeSet::from([Artifact::Uki]),
+            name: None,
+            loader: None,
+            branding: "Kairos".to_owned(),
+            layout: CmdlineLayout::default(),
+            single: Vec::new(),
+            include_version: false,
+            include_cmdline: false,
+            enroll: SecureBootEnroll::default(),
+            enrolment_keys: None,
+            iso: IsoContents::default(),
+            disk: DiskShape::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What is on an ISO besides the boot image.
+#[derive(Debug, Clone, Default)]
+pub struct IsoContents {
+    /// Folders whose files are put into it, in this order.
+    pub overlays: Vec<PathBuf>,
+    /// Files that lie beside the boot image: system extensions, bundles, a cloud-config.
+    pub install_data: Vec<PathBuf>,
+    /// How firmware finds the boot image on a USB stick.
+    pub table: PartitionTable,
+}
+
+/// How a disk image is made.
+#[derive(Debug, Clone)]
+pub struct DiskShape {
+    /// Bytes of the EFI system partition; by default what four copies and an upgrade need.
+    pub esp: Option<u64>,
+    /// A folder whose files are put into the OEM partition: cloud-configs.
+    pub oem: Option<PathBuf>,
+    /// Bytes of the OEM partition.
+    pub oem_length: u64,
+    /// Bytes of the persistent partition, which grows to the disk's end at the first boot.
+    pub persistent_length: u64,
+    /// Compressed by zstd, instead of with holes.
+    pub compress: bool,
+    /// qcow2 beside it, by qemu-img.
+    pub qcow2: bool,
+}
+
+impl Default for DiskShape {
+    fn default() -> Self {
+        Self {
+            esp: None,
+            oem: None,
+            oem_length: 64 << 20,
+            persistent_length: 256 << 20,
+            compress: false,
+            qcow2: false,
+        }
+    }
 }

@@ -4,8 +4,9 @@
 //! changed. Memory grows with the number of entries, never with their bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::sysroot::Metadata;
+use super::sysroot::{Metadata, Sysroot};
 use crate::names::TreePath;
 
 /// Where a regular file's bytes come from.
@@ -18,9 +19,30 @@ pub enum Content {
         /// What the file looked like. A file that differs when it is read is an error.
         seen: Seen,
     },
+    /// A file of a folder that is laid over the root, as it was when that was scanned.
+    Layer {
+        /// The folder.
+        layer: Layer,
+        /// Where in that folder.
+        path: TreePath,
+        /// What the file looked like.
+        seen: Seen,
+    },
     /// Bytes that were made, an index of kept modules for example.
     Bytes(Vec<u8>),
 }
+
+/// A folder that is laid over the root. Two are equal if they are the same.
+#[derive(Debug, Clone)]
+pub struct Layer(pub Arc<Sysroot>);
+
+impl PartialEq for Layer {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Layer {}
 
 /// What identifies a file's content between the scan and the read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +79,7 @@ impl Content {
     #[must_use]
     pub fn length(&self) -> u64 {
         match self {
-            Self::Root { seen, .. } => seen.length,
+            Self::Root { seen, .. } | Self::Layer { seen, .. } => seen.length,
             Self::Bytes(bytes) => bytes.len() as u64,
         }
     }
@@ -140,6 +162,29 @@ impl FileTree {
         }
         self.entries.insert(path, entry);
         replaced
+    }
+
+    /// Lays another tree over this one, as it was scanned from `layer`: its files and links take the places of those with the
+    /// same path, its directories give theirs mode and owner. Gives the first path that is a directory in one and something
+    /// else in the other: such a tree is not laid over.
+    pub fn lay_over(&mut self, layer: &Arc<Sysroot>, other: Self) -> Option<TreePath> {
+        let is_directory = |entry: &Entry| matches!(entry.kind, Kind::Directory);
+        for (path, entry) in &other.entries {
+            if self.get(path).is_some_and(|old| is_directory(old) != is_directory(entry)) {
+                return Some(path.clone());
+            }
+        }
+        for (path, mut entry) in other.entries {
+            // The folder's own mode and owner are nobody's wish.
+            if path.is_root() {
+                continue;
+            }
+            if let Kind::File(Content::Root { path, seen }) = entry.kind {
+                entry.kind = Kind::File(Content::Layer { layer: Layer(layer.clone()), path, seen });
+            }
+            self.insert(path, entry);
+        }
+        None
     }
 
     /// The entry at `path`.

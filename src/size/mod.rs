@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::image::budget::Budget;
 use crate::drivers::select::{Edge, Item, ItemRef, Link, Selection, chain};
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
@@ -39,6 +40,9 @@ pub struct Report {
     /// The UKI; not in a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uki: Option<Uki>,
+    /// What the image asks of a machine; not in a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -212,6 +216,7 @@ impl Report {
             rootfs: None,
             initrd: None,
             uki: None,
+            budget: None,
             warnings: selection.warnings.clone(),
         }
     }

@@ -12,7 +12,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("drivers", &["root"]),
         ("boot", &[]),
         ("image", &["root", "boot"]),
-        ("size", &["root", "drivers", "boot"]),
+        ("size", &["root", "drivers", "boot", "image"]),
         ("pipeline", &["root", "drivers", "boot", "image", "size"]),
     ])
 }

@@ -57,6 +57,12 @@ pub fn main_text() -> String {
     format!("ID={MAIN}\n")
 }
 
+/// `.profile` of a further entry without a title, counted from 1.
+#[must_use]
+pub fn untitled_text(number: usize) -> String {
+    format!("ID=profile-{number}\n")
+}
+
 /// `.profile` and `.cmdline` of further entries.
 ///
 /// # Errors

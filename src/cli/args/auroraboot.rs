@@ -75,6 +75,9 @@ pub(crate) struct BuildUkiArgs {
     /// Take stub and boot manager from the root
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) sdboot_in_source: bool,
+    /// Time stamp of everything in the image (seconds since 1970)
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", hide = true)]
+    pub(crate) source_date_epoch: Option<i64>,
     /// Is taken and has no effect: no registry is asked
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) allow_insecure_registries: bool,
@@ -158,6 +161,8 @@ pub(crate) struct BuildUki {
     pub(crate) enroll: SecureBootEnroll,
     /// A bitmap.
     pub(crate) splash: Option<PathBuf>,
+    /// Time stamp of everything.
+    pub(crate) source_date_epoch: Option<i64>,
     /// Stub and boot manager are the root's own.
     pub(crate) loader_in_root: bool,
 }
@@ -212,6 +217,7 @@ impl BuildUkiArgs {
             size_warning,
             enroll: self.secure_boot_enroll.into(),
             splash: self.splash,
+            source_date_epoch: self.source_date_epoch,
             loader_in_root: self.sdboot_in_source,
         })
     }

@@ -55,12 +55,18 @@ pub fn hash<'a>(
 
 fn hash_one(root: &Sysroot, path: &TreePath, content: &Content, cancel: &Cancel) -> Result<HashedFile, ImageError> {
     let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
-    match content {
+    let source = match content {
         Content::Bytes(bytes) => {
             sha1.update(bytes);
             sha256.update(bytes);
+            None
         }
-        Content::Root { path: from, seen } => {
+        Content::Root { path, seen } => Some((root, path, seen)),
+        Content::Layer { layer, path, seen } => Some((&*layer.0, path, seen)),
+    };
+    match source {
+        None => {}
+        Some((root, from, seen)) => {
             let changed = || ImageError::Changed { path: root.host_path().join(from.as_path()) };
             let failed = |source| SysrootError::Path { action: "read", path: from.clone(), source };
             let mut file = match root.file(from) {

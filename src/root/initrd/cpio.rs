@@ -104,6 +104,7 @@ pub(super) fn write_tree(
                 let root = root.ok_or_else(|| InitrdError::NoRoot { path: from.clone() })?;
                 archive.copy(root, from, seen, cancel)?;
             }
+            Some(Content::Layer { layer, path: from, seen }) => archive.copy(&layer.0, from, seen, cancel)?,
             None => {}
         }
         archive.pad()?;
