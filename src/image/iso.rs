@@ -75,10 +75,12 @@ pub struct Iso {
 /// Where everything before the first directory is.
 #[derive(Debug, Clone, Copy)]
 struct Places {
-    terminator: u64,
     path_table: u64,
     path_table_length: u64,
+    /// The path table of big-endian numbers.
+    second_path_table: u64,
     catalogue: u64,
+    end: u64,
 }
 
 impl Iso {
@@ -91,12 +93,11 @@ impl Iso {
         let IsoRequest { files, label, boot_image, table, time, seed } = request;
         volume::check_label(&label)?;
         let dates = volume::Dates::new(time)?;
-        let boot = boot_image.as_ref().map(|path| check_boot_image(&files, path)).transpose()?;
+        boot_image.as_ref().map_or(Ok(()), |path| check_boot_image(&files, path))?;
         let mut tree = Tree::new(&files)?;
 
-        let places = Places::new(&tree, boot.is_some());
-        let mut next = places.end();
-        next = records::place_directories(&mut tree, &dates, next)?;
+        let places = Places::new(&tree, boot_image.is_some());
+        let mut next = records::place_directories(&mut tree, &dates, places.end)?;
         let mut boot_place = None;
         if let Some(place) = boot_image.as_ref().and_then(|path| tree.place_of(path)) {
             next = next.next_multiple_of(BOOT_ALIGNMENT);
@@ -109,12 +110,8 @@ impl Iso {
                 next = place_file(place, next.next_multiple_of(step))?;
             }
         }
-        let data_end = next;
-        let padded = add(next, PADDING)?;
-        let blocks = add(padded, table.tail_blocks())?;
-        let blocks = if boot_place.is_some() { blocks } else { padded };
-        u32::try_from(blocks).map_err(|_| too_large(blocks))?;
-        debug_assert!(data_end <= blocks);
+        let tail = if boot_place.is_some() { table.tail_blocks() } else { 0 };
+        let blocks = add(next, PADDING + tail)?;
 
         let catalogue = boot_place.as_ref().map(boot::Catalogue::new).transpose()?;
         let system_area = match &boot_place {
@@ -130,6 +127,7 @@ impl Iso {
             label: &self.label,
             blocks: self.blocks,
             path_table: places.path_table,
+            second_path_table: places.second_path_table,
             path_table_length: places.path_table_length,
             root,
             dates: &self.dates,
@@ -155,11 +153,11 @@ impl Image for Iso {
         self.write_descriptors(places, out)?;
         for big_endian in [false, true] {
             out.write(&records::path_table(&self.tree, big_endian)?)?;
-            out.zeros_to(at(if big_endian { places.catalogue } else { places.second_path_table() }))?;
+            out.zeros_to(at(if big_endian { places.catalogue } else { places.second_path_table }))?;
         }
         if let Some(catalogue) = &self.catalogue {
             out.write(&catalogue.bytes())?;
-            out.zeros_to(at(places.end()))?;
+            out.zeros_to(at(places.end))?;
         }
         let encoder = Encoder::new(&self.tree, &self.dates);
         for directory in self.tree.directories() {
@@ -182,22 +180,13 @@ impl Image for Iso {
 
 impl Places {
     fn new(tree: &Tree, boots: bool) -> Self {
-        let terminator = SYSTEM_AREA + if boots { 2 } else { 1 };
-        let path_table = terminator + 1;
+        // Behind the volume descriptors: the primary one, the boot record, the terminator.
+        let path_table = SYSTEM_AREA + if boots { 3 } else { 2 };
         let path_table_length = records::path_table_length(tree);
-        let each = path_table_length.div_ceil(BLOCK);
-        let catalogue = path_table.saturating_add(each.saturating_mul(2));
-        Self { terminator, path_table, path_table_length, catalogue }
-    }
-
-    /// The path table of big-endian numbers.
-    fn second_path_table(self) -> u64 {
-        self.path_table.saturating_add(self.path_table_length.div_ceil(BLOCK))
-    }
-
-    fn end(self) -> u64 {
-        let boots = self.terminator > SYSTEM_AREA + 1;
-        self.catalogue.saturating_add(u64::from(boots))
+        let second_path_table = path_table.saturating_add(path_table_length.div_ceil(BLOCK));
+        let catalogue = second_path_table.saturating_add(path_table_length.div_ceil(BLOCK));
+        let end = catalogue.saturating_add(u64::from(boots));
+        Self { path_table, path_table_length, second_path_table, catalogue, end }
     }
 }
 
@@ -207,7 +196,10 @@ fn write_exactly(content: &Content, out: &mut Output<'_>) -> Result<(), ImageErr
     content.write(out)?;
     match out.position().checked_sub(before) {
         Some(written) if written == length => Ok(()),
-        _ => Err(layout(format!("{} bytes were written where {length} were laid out", out.position() - before))),
+        written => {
+            let written = written.unwrap_or(0);
+            Err(layout(format!("{written} bytes were written where {length} were laid out")))
+        }
     }
 }
 
@@ -228,7 +220,7 @@ fn place_file(place: &mut Place, lba: u64) -> Result<u64, ImageError> {
 }
 
 fn add(lba: u64, blocks: u64) -> Result<u64, ImageError> {
-    let end = lba.checked_add(blocks).unwrap_or(u64::MAX);
+    let end = lba.saturating_add(blocks);
     if end > u64::from(u32::MAX) { Err(too_large(end)) } else { Ok(end) }
 }
 

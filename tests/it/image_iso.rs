@@ -374,7 +374,7 @@ fn the_longest_of_everything() {
     }
     let deep = vec!["deeper"; 40].join("/");
     for (end, _) in deep.match_indices('/') {
-        items.insert(deep[..end].as_bytes().to_vec(), Item::Directory);
+        items.insert(deep.as_bytes()[..end].to_vec(), Item::Directory);
     }
     items.insert(deep.into_bytes(), file(b"deep".to_vec()));
     let targets = [
@@ -470,7 +470,7 @@ impl Image for Sparse {
 
     fn write(&self, out: &mut Output<'_>) -> Result<(), ImageError> {
         let end = out.position() + self.0;
-        for at in (0..self.0).step_by(Self::STEP as usize) {
+        for at in (0..self.0).step_by(64 << 20) {
             out.write(&at.to_le_bytes())?;
             out.zeros((Self::STEP - 8).min(end - out.position()))?;
         }
@@ -527,7 +527,7 @@ fn a_large_tree_takes_little_memory() {
     let work = tempfile::tempdir().unwrap();
     let tree = work.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("efiboot.img"), vec![0x5a; 190 * MIB as usize]).unwrap();
+    fs::write(tree.join("efiboot.img"), vec![0x5a; 190 << 20]).unwrap();
     for n in 0..2000 {
         fs::write(tree.join(format!("file{n}")), vec![0x5b; 5000]).unwrap();
     }

@@ -1,6 +1,6 @@
 //! Volume descriptors (ECMA-119, section 8) and dates.
 
-use super::{BLOCK, SYSTEM_AREA, layout};
+use super::layout;
 use crate::image::ImageError;
 
 /// Bytes of the application identifier.
@@ -80,6 +80,7 @@ pub(super) struct Primary<'a> {
     pub(super) label: &'a str,
     pub(super) blocks: u64,
     pub(super) path_table: u64,
+    pub(super) second_path_table: u64,
     pub(super) path_table_length: u64,
     pub(super) root: Vec<u8>,
     pub(super) dates: &'a Dates,
@@ -87,8 +88,6 @@ pub(super) struct Primary<'a> {
 
 /// ECMA-119, 8.4.
 pub(super) fn primary(volume: &Primary<'_>) -> Result<Vec<u8>, ImageError> {
-    let path_table = volume.path_table;
-    let second = path_table.saturating_add(volume.path_table_length.div_ceil(BLOCK));
     let mut out = b"\x01CD001\x01\0".to_vec();
     padded(&mut out, b"", 32);
     padded(&mut out, volume.label.as_bytes(), 32);
@@ -101,8 +100,8 @@ pub(super) fn primary(volume: &Primary<'_>) -> Result<Vec<u8>, ImageError> {
     }
     out.extend_from_slice(&both32(block(volume.path_table_length)?));
     // No second copies.
-    out.extend_from_slice(&[block(path_table)?.to_le_bytes(), [0; 4]].concat());
-    out.extend_from_slice(&[block(second)?.to_be_bytes(), [0; 4]].concat());
+    out.extend_from_slice(&[block(volume.path_table)?.to_le_bytes(), [0; 4]].concat());
+    out.extend_from_slice(&[block(volume.second_path_table)?.to_be_bytes(), [0; 4]].concat());
     out.extend_from_slice(&volume.root);
     // Volume set, publisher, preparer; application; files of copyright, abstract and bibliography.
     for _ in 0..3 {
@@ -123,7 +122,6 @@ pub(super) fn primary(volume: &Primary<'_>) -> Result<Vec<u8>, ImageError> {
 
 /// El Torito 1.0, figure 7: where the boot catalogue is. It must be in block 17.
 pub(super) fn boot_record(catalogue: u64) -> Result<Vec<u8>, ImageError> {
-    debug_assert_eq!(SYSTEM_AREA, 16);
     let mut out = b"\x00CD001\x01EL TORITO SPECIFICATION".to_vec();
     out.resize(71, 0);
     out.extend_from_slice(&block(catalogue)?.to_le_bytes());
