@@ -4,6 +4,8 @@
 //! byte to the last, and files travel from disk to disk without passing through memory. So an image can be a file of
 //! another one (the FAT file system inside of the ISO, or in a partition of a disk), and nothing is ever held whole.
 
+pub mod disk;
+pub mod ext4;
 pub mod fat;
 mod files;
 pub mod gpt;

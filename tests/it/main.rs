@@ -12,6 +12,8 @@ mod depmod;
 mod duplicates;
 mod eventlog;
 mod hardware;
+mod image_disk;
+mod image_ext4;
 mod image_fat;
 mod image_tools;
 mod initrd;

@@ -4,8 +4,8 @@
 quickstart_packages=(mmdebstrap debian-archive-keyring gcc libc6-dev file python3)
 boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv busybox-static cpio sbsigntool)
 oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
-test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc
-    dosfstools mtools gdisk fdisk e2fsprogs)
+test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc xorriso genisoimage libarchive-tools gdisk
+    fdisk mtools dosfstools e2fsprogs qemu-utils)
 # The fuzzer that libfuzzer-sys brings is C++.
 fuzz_packages=(g++)
 
