@@ -14,6 +14,8 @@ mod duplicates;
 mod esp;
 mod eventlog;
 mod hardware;
+mod image_disk;
+mod image_ext4;
 mod image_fat;
 mod image_iso;
 mod image_tools;

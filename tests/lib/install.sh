@@ -5,7 +5,8 @@ quickstart_packages=(mmdebstrap debian-archive-keyring gcc libc6-dev file python
 boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-venv busybox-static cpio sbsigntool)
 oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
 test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc python3-venv
-    dosfstools mtools gdisk fdisk e2fsprogs xorriso genisoimage libarchive-tools rpm pacman-package-manager)
+    dosfstools mtools gdisk fdisk e2fsprogs xorriso genisoimage libarchive-tools qemu-utils rpm
+    pacman-package-manager)
 # The fuzzer that libfuzzer-sys brings is C++.
 fuzz_packages=(g++)
 
