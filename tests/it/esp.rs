@@ -18,12 +18,22 @@ use kairos_init::names::TreePath;
 
 use crate::roots;
 
-/// `systemd-boot` that says it is another version: the text has the same length.
+/// Every place where a loader has this text.
+fn places(bytes: &[u8], text: &[u8]) -> Vec<usize> {
+    let places: Vec<usize> =
+        bytes.windows(text.len()).enumerate().filter(|(_, w)| *w == text).map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    places
+}
+
+/// `systemd-boot` that says it is another version: the text has the same length, and is there for `.sdmagic` and for itself.
 fn patched(number: &str) -> Vec<u8> {
     let mut bytes = roots::base_loader();
     let text = b"LoaderInfo: systemd-boot 257.";
-    let at = bytes.windows(text.len()).position(|window| window == text).unwrap() + text.len() - 4;
-    bytes[at..at + 3].copy_from_slice(number.as_bytes());
+    for place in places(&bytes, text) {
+        let at = place + text.len() - 4;
+        bytes[at..at + 3].copy_from_slice(number.as_bytes());
+    }
     bytes
 }
 
@@ -156,8 +166,9 @@ fn what_is_no_loader_is_refused() {
     assert!(refused(&large).contains("bytes"));
     // A program that is no systemd-boot is taken, with the oldest keys.
     let mut other = roots::base_loader();
-    let at = other.windows(10).position(|window| window == b"LoaderInfo").unwrap();
-    other[at + 12..at + 24].copy_from_slice(b"another-boot");
+    for place in places(&other, b"LoaderInfo: systemd-boot") {
+        other[place + 12..place + 24].copy_from_slice(b"another-boot");
+    }
     let made = made(&other, &["a"], &[]);
     assert!(made.warnings.join("").contains("does not tell its version"), "{:?}", made.warnings);
     assert_eq!(
