@@ -79,7 +79,10 @@ mod tests {
     fn what_was_reserved_and_not_used_is_given_back() {
         let mut file = tempfile::tempfile().unwrap();
         file.reserve(8 << 20).unwrap();
-        assert!(file.metadata().unwrap().blocks() * 512 >= 8 << 20, "nothing was reserved: the other tests show nothing");
+        assert!(
+            file.metadata().unwrap().blocks() * 512 >= 8 << 20,
+            "nothing was reserved: the other tests show nothing"
+        );
         assert_eq!(file.metadata().unwrap().len(), 0);
         file.write_all(b"ten bytes!").unwrap();
         file.cut(10).unwrap();

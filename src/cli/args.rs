@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 pub(crate) use auroraboot::{BuildUki, BuildUkiArgs, GenkeyArgs, SecureBootEnrollArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use image::*;
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::sign::Hash;
 use kairos_init::boot::sign::passphrase::PassphraseSource;
-pub(crate) use image::*;
 pub(crate) use keys::{KeysCommand, KeysGenerateArgs, KeysVariableArgs, VariableArg};
 pub(crate) use uki::*;
 

@@ -105,7 +105,10 @@ fn done(kind: &str, output: &Path, tree: &Tree, global: &GlobalArgs) -> Result<(
         text += &format!("uki       {} {path}\n", kairos_init::size::human(*bytes));
     }
     if !tree.checked.is_installed {
-        text += &format!("ESP       {} MiB for four copies and an upgrade (install.partitions.efi.size)\n", tree.budget.esp_mib);
+        text += &format!(
+            "ESP       {} MiB for four copies and an upgrade (install.partitions.efi.size)\n",
+            tree.budget.esp_mib
+        );
     }
     render::print(&(text + &format!("wrote     {} ({bytes} bytes, {stored} on disk)\n", output.display())))
 }

@@ -159,7 +159,9 @@ pub enum PipelineError {
         path: TreePath,
     },
     /// A private key would be published beside the UKI.
-    #[error("{key} is among the files that the image carries, as {path}: it would be published; take it out of that folder")]
+    #[error(
+        "{key} is among the files that the image carries, as {path}: it would be published; take it out of that folder"
+    )]
     KeyBeside {
         /// The key file.
         key: PathBuf,

@@ -111,7 +111,6 @@ pub(super) fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>,
     Ok(Vec::new())
 }
 
-
 /// The boot manager: the one that is named, else the root's, if it has one.
 ///
 /// # Errors

@@ -272,13 +272,6 @@ pub struct DiskShape {
 
 impl Default for DiskShape {
     fn default() -> Self {
-        Self {
-            esp: None,
-            oem: None,
-            oem_length: 64 << 20,
-            persistent_length: 256 << 20,
-            compress: false,
-            qcow2: false,
-        }
+        Self { esp: None, oem: None, oem_length: 64 << 20, persistent_length: 256 << 20, compress: false, qcow2: false }
     }
 }

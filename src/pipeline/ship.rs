@@ -125,11 +125,8 @@ impl Shipping<'_> {
         if ship.artifacts.contains(&Artifact::Iso) {
             progress.step("writing the ISO");
             warnings.extend(esp::check(&files, None)?.warnings);
-            let parts = IsoParts {
-                more: self.beside.clone(),
-                label: medium::ISO_LABEL.to_owned(),
-                table: ship.iso.table,
-            };
+            let parts =
+                IsoParts { more: self.beside.clone(), label: medium::ISO_LABEL.to_owned(), table: ship.iso.table };
             let iso = medium::iso(&files, parts, time)?;
             let file_name = format!("{name}.iso");
             let file = staging.create(&file_name)?;
@@ -202,13 +199,7 @@ pub(super) fn write_disk(
     Ok(())
 }
 
-fn compress(
-    from: &Path,
-    out: std::fs::File,
-    name: &str,
-    jobs: usize,
-    cancel: &Cancel,
-) -> Result<(), PipelineError> {
+fn compress(from: &Path, out: std::fs::File, name: &str, jobs: usize, cancel: &Cancel) -> Result<(), PipelineError> {
     let failed = |source| ImageError::Io { action: "compress", path: Path::new(name).to_owned(), source };
     let mut reader = std::fs::File::open(from).map_err(failed)?;
     let mut encoder = zstd::Encoder::new(std::io::BufWriter::new(out), DISK_LEVEL).map_err(failed)?;

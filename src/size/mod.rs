@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::image::budget::Budget;
 use crate::drivers::select::{Edge, Item, ItemRef, Link, Selection, chain};
+use crate::image::budget::Budget;
 use crate::names::{FirmwarePath, KernelRelease, ModuleName, TreePath};
 
 /// Version of `report.json`'s shape.

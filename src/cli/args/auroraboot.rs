@@ -293,6 +293,7 @@ mod tests {
     fn defaults_are_auroraboots() {
         let built = parse(&["dir:/usr"]).unwrap();
         let expected = BuildUki {
+            source_date_epoch: None,
             root: "/usr".into(),
             name: None,
             output_dir: ".".into(),
