@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Boots what the main job made, in QEMU with OVMF (emulated: no KVM is needed, so it takes minutes).
-#   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal]      all by default
+#   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal] [media]
+# all by default
 # measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 4, 7 and 11 are what was predicted,
 #           and so is every event of them in the machine's log
 # loaded    the same through systemd-boot
 # tampered  Secure Boot enforced: with one byte changed in .initrd or in .cmdline it does not start
 # drivers   a machine with dozens of emulated devices: the same drivers bind with the slimmed and the unslimmed UKI
+# media     the ISO as optical disc and as USB stick, the raw image as disk, each under enforced Secure Boot; and a firmware without
+#           keys, which the ISO's boot manager gives those in loader/keys/auto: the next boot is enforced
 # unseal    a disk that is bound to our PCR key unlocks under each profile, and not for another key
 # guests    the UKIs of x86-vm-kvm and x86-vm-vmware, on the devices that QEMU has of these: the same drivers bind, and both
 #           are smaller than x86-generic's
@@ -145,6 +148,7 @@ unseal() {
     rm -rf "$dir"
     mkdir -p "$dir"
     root_unseal
+    make_root loaders "$kernels_recipe" fill_loaders # a boot manager whose entries can name profiles
     make_keys "$test_keys"
     make_keys "$dir/others"
     truncate -s 64M "$dir/disk.img"
@@ -170,6 +174,7 @@ unseal_uki() {
     shift 2
     as_root "$binary" --root "$cache/unseal" --stage build --target uki --hardware x86-vm-kvm --output "$test_dir/unseal/$name" \
         --sb-key "$test_keys/db.key" --sb-cert "$test_keys/db.pem" --pcr-key "$key" --profile 'Second: second=1' \
+        --loader "$cache/loaders/forky/usr/lib/systemd/boot/efi/systemd-bootx64.efi" \
         --compression zstd:3 --quiet "$@" >/dev/null 2>&1 || die "the UKI $name could not be built"
 }
 
@@ -182,7 +187,36 @@ unseal_boot() {
     python3 "$here/lib/check_boot.py" unseal "$guest" "$name" "$4" "$5"
 }
 
-[ $# -gt 0 ] || set -- measured loaded tampered drivers guests enroll unseal
+# media: what the whole run ships, as machines meet it.
+media() {
+    local out=$test_dir/media beside=$test_dir/beside good=0
+    mkdir -p "$beside"
+    head -c 70000 /dev/urandom >"$beside/more.sysext.raw"
+    printf '#cloud-config\n' >"$test_dir/cloud_config.yaml"
+    main_job "$cache/boot" "$out" "$test_keys" --hardware x86-vm-kvm --compression zstd:3 --artifact uki,iso,raw --name test \
+        --public-keys "$test_keys" --secure-boot-enroll force --overlay-iso "$beside" --install-data "$test_dir/cloud_config.yaml" \
+        >/dev/null 2>&1
+    (cd "$out" && sha256sum --check --quiet --strict SHA256SUMS) || return 1
+    medium cdrom iso --keys "$test_keys" || good=1
+    medium usb iso --keys "$test_keys" || good=1
+    medium disk disk --keys "$test_keys" || good=1
+    # The machine has no keys, so nothing is enforced at first: the boot manager enrols those of the medium and resets.
+    medium usb iso --setup-mode || good=1
+    return $good
+}
+
+# medium HOW KIND OPTION...: one boot from the images of 'media'.
+medium() {
+    local how=$1 kind=$2 image=$test_dir/media/test.iso name
+    shift 2
+    name=media-$how${1#--}
+    [ "$kind" = iso ] || image=$test_dir/media/test.raw
+    step "boot the $kind image as $how ($1)"
+    python3 "$here/lib/vm.py" --work "$vms/$name" --medium "$how:$image" --virt-fw-vars "$virt_fw_vars" --timeout 600 "$@" &&
+        python3 "$here/lib/check_boot.py" medium "$vms/$name/guest.txt" "$kind" "$test_dir/media"
+}
+
+[ $# -gt 0 ] || set -- measured loaded tampered drivers guests enroll unseal media
 install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" sbsigntool
 install_virt_fw_vars
 build_binary
@@ -217,7 +251,11 @@ for part in "$@"; do
         ;;
     enroll) verdict "keys are enrolled, and hold" enroll ;;
     unseal) verdict "a disk unlocks for signed policies, and for no other" unseal ;;
-    *) die "no such part: $part (measured, loaded, tampered, drivers, guests, enroll, unseal)" ;;
+    media)
+        make_keys "$test_keys"
+        verdict "ISO and disk image boot, and enrol keys" media
+        ;;
+    *) die "no such part: $part (measured, loaded, tampered, drivers, guests, enroll, unseal, media)" ;;
     esac
 done
 say "$passed passed, $failed failed"

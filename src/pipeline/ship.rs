@@ -242,9 +242,11 @@ fn convert(raw: &Path, target: &Path) -> Result<(), PipelineError> {
 /// What is no UKI of the tree, into the output folder; those are there.
 fn write_tree(files: &Files, staging: &mut Staging) -> Result<(), PipelineError> {
     for (path, node) in files.iter() {
+        // The tree is ours, and all its names are text.
+        let name = format!("{TREE}{}", String::from_utf8_lossy(path.as_bytes()));
         match node {
-            Node::Directory => staging.folder(&format!("{TREE}{path}")),
-            Node::File { content: Content::Bytes(bytes), .. } => staging.write(&format!("{TREE}{path}"), bytes)?,
+            Node::Directory => staging.folder(&name),
+            Node::File { content: Content::Bytes(bytes), .. } => staging.write(&name, bytes)?,
             Node::File { .. } | Node::Symlink(_) => {}
         }
     }

@@ -25,6 +25,7 @@ mod kmod_db;
 mod roots;
 mod sbom;
 mod select;
+mod shipped;
 mod sign;
 mod slim;
 mod uki;

@@ -5,11 +5,15 @@
                                                  what was predicted, before and after each boot phase word
     check_boot.py unseal GUEST.txt NAME WORD unlocked|refused
                                                  the boot NAME, whose command line has WORD, unlocks its disk or does not
+    check_boot.py medium GUEST.txt iso|disk OUT
+                                                 a machine booted from OUT's ISO or disk image with Secure Boot on: what immucore
+                                                 looks for is there, and what it decides by says medium or disk
     check_boot.py drivers FULL.txt SLIM.txt      every device that has a driver in the first has the same one in the second
 
 Prints one line a check, and what differs. Exit code 1 if a check failed.
 """
 
+import hashlib
 import json
 import re
 import sys
@@ -107,7 +111,37 @@ def unseal(guest, name, word, verdict):
         check(said == [wanted], f"{name}: at phase {phase} the disk is {wanted}" + ("" if said == [wanted] else f": {said}"))
 
 
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def medium(guest, kind, out):
+    lines = facts(guest)
+    check(["secure-boot", "1"] in lines, "the variable SecureBoot is 1")
+    loader = {words[1]: words[2] for words in lines if words[0] == "loader" and len(words) == 3}
+    entry = loader.get("LoaderEntrySelected", "")
+    if kind == "disk":
+        check("LoaderDevicePartUUID" in loader, "the disk is taken for an installed one")
+        check(entry.startswith("active") and entry.endswith(".conf"), f"the role is active: {entry}")
+        for label, filesystem in [("COS_GRUB", "vfat"), ("COS_OEM", "ext4"), ("COS_PERSISTENT", "ext4")]:
+            check(["labelled", label, filesystem] in lines, f"{label} is {filesystem}")
+        return
+    check("LoaderDevicePartUUID" not in loader, "the medium is not taken for an installed disk")
+    check(entry == "norole.conf", f"the entry without a role: {entry}")
+    tree = Path(out) / "uki"
+    files = {str(path.relative_to(tree)): sha256(path) for path in tree.rglob("*") if path.is_file()}
+    seen = {words[1]: words[2] for words in lines if words[0] == "boot-image" and len(words) == 3}
+    # Those that the boot manager renames or writes itself would be a difference, and it does neither on a medium.
+    check(seen == files, f"efiboot.img has the tree's {len(files)} files"
+          + ("" if seen == files else f": {sorted(set(seen.items()) ^ set(files.items()))}"))
+    names = {words[1] for words in lines if words[0] == "medium"}
+    check(names == {"efiboot.img", "cloud_config.yaml", "more.sysext.raw"}, f"the ISO's files: {sorted(names)}")
+
+
 def main():
+    if len(sys.argv) == 5 and sys.argv[1] == "medium":
+        medium(*sys.argv[2:])
+        sys.exit(1 if failures else 0)
     if len(sys.argv) == 6 and sys.argv[1] == "unseal":
         unseal(*sys.argv[2:])
         sys.exit(1 if failures else 0)

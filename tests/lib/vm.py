@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Starts one QEMU machine with OVMF from a UKI and waits for its end. Standard library only.
 
-    vm.py --uki FILE --work DIR [--keys DIR | --setup-mode | --variables FILE] [--loader FILE] [--auth DIR] [--tpm]
+    vm.py --uki FILE | --medium KIND:FILE --work DIR [--keys DIR | --setup-mode | --variables FILE] [--loader FILE] [--auth DIR] [--tpm]
           [--devices none|many|vmware] [--memory MiB] [--timeout S] [--until REGEX] [--fail REGEX] [--show]
           [--virt-fw-vars PROGRAM]
 
+--medium     boots from a whole image: cdrom:FILE, usb:FILE, disk:FILE; the file stays as it is
 --keys DIR   Secure Boot, enforced, with PK.pem, KEK.pem and db.pem of DIR enrolled; without it Secure Boot is off
 --setup-mode no keys are enrolled, and the machine may reset, as it does after enrolment
 --variables FILE  the firmware's variables as another run left them in its DIR/vars.fd
@@ -204,9 +205,39 @@ def many_devices(work, devices):
     return options
 
 
+# How a machine sees an image that it boots from.
+MEDIA = {
+    "cdrom": ["-device", "ide-cd,drive=medium,bootindex=0"],
+    "usb": ["-device", "qemu-xhci,id=usbboot", "-device", "usb-storage,bus=usbboot.0,drive=medium,bootindex=0"],
+    "disk": ["-device", "virtio-blk-pci,drive=medium,bootindex=0,addr=0x3"],
+}
+
+
+def medium(text):
+    """KIND:FILE"""
+    kind, _, file = text.partition(":")
+    if kind not in MEDIA or not file:
+        raise argparse.ArgumentTypeError(f"{text}: KIND:FILE, with one of {', '.join(MEDIA)}")
+    return kind, Path(file)
+
+
+def boot_device(options):
+    """Options for what the machine boots from. What it writes is thrown away."""
+    if options.medium is None:
+        make_esp(options, options.work / "esp.img")
+        return ["-drive", f"if=none,id=esp,format=raw,file={options.work / 'esp.img'}",
+                "-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x3"]
+    kind, file = options.medium
+    drive = f"if=none,id=medium,format=raw,file={file}"
+    drive += ",media=cdrom,readonly=on" if kind == "cdrom" else ",snapshot=on"
+    return ["-drive", drive, *MEDIA[kind]]
+
+
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--uki", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--uki", type=Path)
+    what.add_argument("--medium", type=medium)
     parser.add_argument("--work", type=Path, required=True)
     variables = parser.add_mutually_exclusive_group()
     variables.add_argument("--keys", type=Path)
@@ -265,7 +296,7 @@ def main():
     work = options.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    make_esp(options, work / "esp.img")
+    boot = boot_device(options)
     variables = work / "vars.fd"
     template = options.variables or firmware_file("OVMF_VARS_4M.fd")
     make_variables(options.keys, template, variables, options.virt_fw_vars)
@@ -278,8 +309,7 @@ def main():
                "-global", "driver=cfi.pflash01,property=secure,value=on",
                "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
                "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
-               "-drive", f"if=none,id=esp,format=raw,file={work / 'esp.img'}",
-               "-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x3",
+               *boot,
                "-serial", f"file:{work / 'console.log'}", "-serial", f"file:{work / 'guest.txt'}"]
     if not options.setup_mode:
         command.append("-no-reboot")

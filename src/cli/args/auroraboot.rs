@@ -363,8 +363,8 @@ mod tests {
     #[test]
     fn what_is_not_to_be_had_is_told() {
         for (more, wanted) in [
-            (&["docker:quay.io/kairos/x"][..], "container images"),
-            (&["quay.io/kairos/x:v1"], "container images"),
+            (&["docker:some/image"][..], "container images"),
+            (&["some/image:v1"], "container images"),
             (&["dir:/nowhere"], "no such folder"),
             (&["-t", "container", "/usr"], "container"),
             (&["-i", "/etc", "/usr"], "--overlay-iso is for"),
