@@ -193,9 +193,12 @@ media() {
     mkdir -p "$beside"
     head -c 70000 /dev/urandom >"$beside/more.sysext.raw"
     printf '#cloud-config\n' >"$test_dir/cloud_config.yaml"
-    main_job "$cache/boot" "$out" "$test_keys" --hardware x86-vm-kvm --compression zstd:3 --artifact uki,iso,raw --name test \
-        --public-keys "$test_keys" --secure-boot-enroll force --overlay-iso "$beside" --install-data "$test_dir/cloud_config.yaml" \
-        >/dev/null 2>&1
+    (main_job "$cache/boot" "$out" "$test_keys" --hardware x86-vm-kvm --compression zstd:3 --artifact uki,iso,raw --name test \
+        --public-keys "$test_keys" --secure-boot-enroll force --overlay-iso "$beside" \
+        --install-data "$test_dir/cloud_config.yaml") >/dev/null 2>"$test_dir/media.log" || {
+        tail -n 3 "$test_dir/media.log"
+        return 1
+    }
     (cd "$out" && sha256sum --check --quiet --strict SHA256SUMS) || return 1
     medium cdrom iso --keys "$test_keys" || good=1
     medium usb iso --keys "$test_keys" || good=1

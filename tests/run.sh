@@ -47,7 +47,7 @@ repeat() (
     again=$(mktemp -d "${TMPDIR:-/tmp}/kairos-init-repeat.XXXXXX") || die "mktemp failed"
     trap 'as_root rm -rf "$again"' EXIT
     for jobs in 1 2; do
-        main_job "$cache/boot" "$again/$jobs/deeper" "$test_keys" --hardware x86-generic --jobs "$jobs" >/dev/null
+        main_job "$cache/boot" "$again/$jobs/deeper" "$test_keys" "${slim_options[@]}" --jobs "$jobs" >/dev/null
         diff -r "$test_dir/slim" "$again/$jobs/deeper" || die "the main job with --jobs $jobs made something else"
         say "    equal byte for byte with --jobs $jobs"
         as_root rm -rf "$again/$jobs"

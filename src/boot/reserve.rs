@@ -31,7 +31,7 @@ pub trait Reserve {
 
 impl Reserve for File {
     fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
-        match fallocate(&self, FallocateFlags::KEEP_SIZE, 0, bytes.saturating_add(MORE)) {
+        match fallocate(&*self, FallocateFlags::KEEP_SIZE, 0, bytes.saturating_add(MORE)) {
             Err(Errno::NOSPC | Errno::DQUOT) => {
                 let text = format!("there is no room for its {bytes} bytes; make room there, or write elsewhere");
                 Err(Error::new(ErrorKind::StorageFull, text))

@@ -30,6 +30,9 @@ fn reused(case: &Case, more: &[&str]) -> Result<(Vec<u8>, String), String> {
 #[test]
 fn a_reused_initrd_gives_what_the_whole_run_gives() {
     let case = Case::new();
+    // A boot manager whose entries can name profiles: else the run makes a UKI for each command line.
+    let loader = case.root().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    fs::write(loader, crate::roots::loader("forky")).unwrap();
     case.builds(&["--profile", "Debug: debug", "--cmdline", "quiet"]);
     let first = fs::read(case.out().join(UKI)).unwrap();
     let (again, warnings) = reused(&case, &["--profile", "Debug: debug"]).unwrap();

@@ -57,5 +57,6 @@ make_out() {
     echo "$want" >"$stamp"
 }
 
-make_slim() { make_out slim --hardware x86-generic; }
+slim_options=(--hardware x86-generic --artifact uki,iso,raw --name kairos)
+make_slim() { make_out slim "${slim_options[@]}"; }
 make_full() { make_out full --compression zstd:3; }

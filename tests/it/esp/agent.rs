@@ -8,8 +8,8 @@ use super::{listing, loaders, made, menu, newest, request, texts};
 
 /// Lines, each split at its first single space; the last of a key counts.
 fn read(text: &str) -> BTreeMap<String, String> {
-    let split = |line: &str| match line.find(' ') {
-        Some(at) => (line[..at].to_owned(), line[at + 1..].to_owned()),
+    let split = |line: &str| match line.split_once(' ') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (line.to_owned(), String::new()),
     };
     text.strip_suffix('\n').unwrap().split('\n').map(split).collect()
