@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use kairos_init::boot::verify::{self, Database};
 use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
-use kairos_init::image::{DEFAULT_TIME, Files, Image, check_replaceable, medium};
+use kairos_init::image::{DEFAULT_TIME, Files, Image, check_replaceable, medium, packed};
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
 use super::args::{DiskArgs, GlobalArgs, ImageArgs, ImageCommand, ImageEspArgs, ImageIsoArgs, ImageRawArgs, IsoArgs};
@@ -131,9 +131,6 @@ fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
 fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     let tree = Tree::open(&args.image)?;
     let shape = disk_shape(&args.disk);
-    if shape.compress || shape.qcow2 {
-        bail!("--compress and --qcow2 are for the whole run (--artifact raw); here: zstd FILE, qemu-img convert");
-    }
     let installed = match tree.checked.is_installed {
         true => tree.files.clone(),
         false => esp::installed(&tree.files)?,
@@ -141,6 +138,20 @@ fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     esp::check(&installed, None).context("the tree with the roles of an installed system")?;
     let oem = shape.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
     let parts = pipeline::disk_parts(&shape, &oem, tree.budget.esp_bytes);
-    write(&medium::disk(&installed, &parts, tree.time)?, &args.image.output)?;
+    let disk = medium::disk(&installed, &parts, tree.time)?;
+    let output = &args.image.output;
+    match (shape.compress, shape.qcow2) {
+        (false, false) => write(&disk, output)?,
+        (compress, _) => {
+            let cancel = super::cancel_on_signal()?;
+            let (raw, packed) = (super::beside(output)?, super::beside(output)?);
+            medium::write(&disk, raw.as_file(), output, &cancel)?;
+            match compress {
+                true => packed::compress(raw.path(), packed.as_file(), output, super::jobs(global), &cancel)?,
+                false => packed::qcow2(raw.path(), packed.path())?,
+            }
+            persist(packed, output)?;
+        }
+    }
     done("raw", &args.image.output, &tree, global)
 }

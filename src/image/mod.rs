@@ -14,6 +14,7 @@ pub mod gpt;
 pub mod iso;
 pub mod medium;
 mod output;
+pub mod packed;
 pub mod sbom;
 mod staging;
 
@@ -100,6 +101,14 @@ pub enum ImageError {
         /// `FAT`, `ISO 9660`, `GPT`.
         format: &'static str,
         /// Why, and what to do.
+        problem: String,
+    },
+    /// qemu-img does not do it.
+    #[error(
+        "qemu-img cannot make the qcow2 image: {problem}; install qemu-utils (Debian) or qemu-img (Fedora), or take the raw image"
+    )]
+    Qcow2 {
+        /// Why.
         problem: String,
     },
     /// A folder that is packed cannot be read.

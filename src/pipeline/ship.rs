@@ -1,7 +1,7 @@
 //! From signed UKIs to what is shipped: the ESP tree, images, checks and the list of what is inside.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use super::inputs::{read_input, release};
@@ -13,14 +13,13 @@ use crate::cancel::Cancel;
 use crate::image::budget::{Budget, Sizes};
 use crate::image::esp::{self, EnrolmentKeys, EspRequest, Loader, PlannedUki, Uki};
 use crate::image::medium::{self, DiskParts, IsoParts};
+use crate::image::packed;
 use crate::image::{Content, DEFAULT_TIME, Files, ImageError, Node, Staging, TREE};
 use crate::names::TreePath;
 use crate::root::sysroot::Sysroot;
 
 /// A signed update of Secure Boot's variables has less.
 const MAX_AUTH: u64 = 1 << 20;
-/// zstd's level for disk images: what is large in them is compressed already.
-const DISK_LEVEL: i32 = 3;
 
 /// The boot manager as it is shipped: signed where there are keys, beside signatures that it has.
 pub(super) fn signed_loader(
@@ -189,54 +188,14 @@ pub(super) fn write_disk(
     if shape.compress {
         let compressed_name = format!("{raw_name}.zst");
         let out = staging.create(&compressed_name)?;
-        compress(&staging.staged(&raw_name), out, &compressed_name, jobs, cancel)?;
+        packed::compress(&staging.staged(&raw_name), &out, Path::new(&compressed_name), jobs, cancel)?;
     }
     if shape.qcow2 {
         let target = format!("{name}.qcow2");
         drop(staging.create(&target)?);
-        convert(&staging.staged(&raw_name), &staging.staged(&target))?;
+        packed::qcow2(&staging.staged(&raw_name), &staging.staged(&target))?;
     }
     Ok(())
-}
-
-fn compress(from: &Path, out: std::fs::File, name: &str, jobs: usize, cancel: &Cancel) -> Result<(), PipelineError> {
-    let failed = |source| ImageError::Io { action: "compress", path: Path::new(name).to_owned(), source };
-    let mut reader = std::fs::File::open(from).map_err(failed)?;
-    let mut encoder = zstd::Encoder::new(std::io::BufWriter::new(out), DISK_LEVEL).map_err(failed)?;
-    // At least one worker: without any, zstd makes other bytes.
-    encoder.multithread(u32::try_from(jobs.max(1)).unwrap_or(1)).map_err(failed)?;
-    encoder.include_checksum(true).map_err(failed)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        cancel.check()?;
-        let count = std::io::Read::read(&mut reader, &mut buffer).map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        encoder.write_all(buffer.get(..count).unwrap_or_default()).map_err(failed)?;
-    }
-    encoder.finish().and_then(|mut out| out.flush()).map_err(failed)?;
-    Ok(())
-}
-
-/// qemu-img does it, where it is installed: the format is QEMU's own.
-fn convert(raw: &Path, target: &Path) -> Result<(), PipelineError> {
-    let missing = |advice: String| PipelineError::Missing { what: "a qcow2 image".to_owned(), advice };
-    let output = std::process::Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .args([raw, target])
-        .output()
-        .map_err(|error| {
-            missing(format!("qemu-img cannot be run ({error}); install qemu-utils, or take the raw image"))
-        })?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().last().unwrap_or_default();
-            Err(missing(format!("qemu-img convert failed ({}): {last}", output.status)))
-        }
-    }
 }
 
 /// What is no UKI of the tree, into the output folder; those are there.

@@ -271,6 +271,24 @@ fn images_are_the_same_for_everyone_everywhere() {
         let same = Command::new("cmp").arg(&one).arg(&two).output().unwrap();
         assert!(same.status.success(), "{kind}: {}", String::from_utf8_lossy(&same.stdout));
     }
+    // In less room, the same disk.
+    let raw = case.dir.path().join("raw");
+    for option in [&["--compress", "zstd"][..], &["--qcow2"]] {
+        let (packed, back) = (case.dir.path().join("packed"), case.dir.path().join("back"));
+        let output = program(&["image", "raw"]).arg(&tree).arg("-o").arg(&packed).args(option).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let (from, to) = (packed.to_str().unwrap(), back.to_str().unwrap());
+        match option.len() {
+            2 => printed("zstd", ["-d", "-q", "-f", "-o", to, from]),
+            _ => {
+                assert!(printed("qemu-img", ["check", from]).contains("No errors"));
+                printed("qemu-img", ["convert", "-O", "raw", from, to])
+            }
+        };
+        assert!(tools::allocated(&packed) < tools::allocated(&raw));
+        let same = Command::new("cmp").arg(&raw).arg(&back).output().unwrap();
+        assert!(same.status.success(), "{option:?}: {}", String::from_utf8_lossy(&same.stdout));
+    }
     // Another time stamp, another image: the option is heard.
     let later = case.dir.path().join("later");
     let output =

@@ -137,7 +137,7 @@ pub(crate) enum PartitionTableArg {
     Mbr,
     /// A GPT; immucore then takes the stick for an installed disk, and the installer does not start
     Gpt,
-    /// None: for optical discs only
+    /// No table: for optical discs only
     None,
 }
 
@@ -166,11 +166,11 @@ pub(crate) struct DiskArgs {
     /// Size of the persistent partition, which grows at the first boot
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256MiB")]
     pub(crate) persistent_size: u64,
-    /// Compress the disk image
+    /// Compress the disk image (NAME.raw.zst; of `image raw` the file that is named)
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) compress: Option<CompressArg>,
-    /// Write a qcow2 image too, by qemu-img
-    #[arg(long)]
+    /// Make a qcow2 image by qemu-img: in the whole run beside the raw one, of `image raw` the file that is named
+    #[arg(long, conflicts_with = "compress")]
     pub(crate) qcow2: bool,
 }
 
