@@ -285,7 +285,7 @@ fn images_are_the_same_for_everyone_everywhere() {
                 printed("qemu-img", ["convert", "-O", "raw", from, to])
             }
         };
-        assert!(tools::allocated(&packed) < tools::allocated(&raw));
+        assert!(fs::metadata(&packed).unwrap().len() < fs::metadata(&raw).unwrap().len() / 2, "{option:?}");
         let same = Command::new("cmp").arg(&raw).arg(&back).output().unwrap();
         assert!(same.status.success(), "{option:?}: {}", String::from_utf8_lossy(&same.stdout));
     }
