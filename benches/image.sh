@@ -11,16 +11,24 @@ runs=${1:-5}
 [[ $runs =~ ^[1-9][0-9]*$ ]] || die "usage: benches/image.sh [N]"
 install_packages time xorriso mtools dosfstools
 build_binary
+root_base
 scratch=$(mktemp -d "$cache/bench-image.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 step "an ESP tree of 200 MB that does not compress"
 tree=$scratch/tree
+boot=$cache/base/usr/lib/systemd/boot/efi
 mkdir -p "$tree/EFI/BOOT" "$tree/EFI/kairos" "$tree/loader/entries"
-head -c 190000000 /dev/urandom >"$tree/EFI/kairos/norole.efi"
-head -c 130000 /dev/urandom >"$tree/EFI/BOOT/BOOTX64.EFI"
+head -c 176000000 /dev/urandom >"$scratch/initrd"
+"$binary" uki build --stub "$boot/linuxx64.efi.stub" --linux "$cache/base/boot/vmlinuz-$(kernel_release "$cache/base")" \
+    --initrd "$scratch/initrd" --cmdline quiet --os-release "@$cache/base/usr/lib/os-release" \
+    --output "$tree/EFI/kairos/norole.efi" >/dev/null
+rm "$scratch/initrd"
+cp "$boot/systemd-bootx64.efi" "$tree/EFI/BOOT/BOOTX64.EFI"
 printf 'timeout 5\n' >"$tree/loader/loader.conf"
-for ((file = 0; file < 200; file++)); do head -c 50000 /dev/urandom >"$tree/loader/entries/file$file.conf"; done
+printf 'title Kairos\nsort-key norole-0\nefi /EFI/kairos/norole.efi\n' >"$tree/loader/entries/norole.conf"
+mkdir "$tree/EFI/tools"
+for ((file = 0; file < 200; file++)); do head -c 50000 /dev/urandom >"$tree/EFI/tools/file$file"; done
 
 declare -A seconds memory
 # measure NAME COMMAND...: once to warm up, then $runs times; seconds[NAME] is the median, memory[NAME] the most MiB of any

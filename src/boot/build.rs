@@ -39,11 +39,19 @@ pub enum BuildError {
     #[error(transparent)]
     Cover(Arc<SignError>),
     /// Writing or reading back.
-    #[error("failed to write the image: {0}")]
+    #[error("failed to write the image: {source}{advice}", source = .0, advice = advice(.0))]
     Io(#[from] std::io::Error),
     /// An architecture without a UEFI name here.
     #[error("the kernel is for machine {0:#06x}: EFI stubs are known for x86-64 (x64), arm64 (aa64) and riscv64")]
     Machine(u16),
+}
+
+/// What to do about a full disk, as the end of a message.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; make room there, or write elsewhere",
+        _ => "",
+    }
 }
 
 /// What a UKI is made of. Empty byte strings are sections that are not there.

@@ -29,11 +29,11 @@ pub trait Reserve {
     fn cut(&mut self, bytes: u64) -> Result<(), Error>;
 }
 
-impl Reserve for File {
+impl Reserve for &File {
     fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
-        match fallocate(&*self, FallocateFlags::KEEP_SIZE, 0, bytes.saturating_add(MORE)) {
+        match fallocate(&**self, FallocateFlags::KEEP_SIZE, 0, bytes.saturating_add(MORE)) {
             Err(Errno::NOSPC | Errno::DQUOT) => {
-                let text = format!("there is no room for its {bytes} bytes; make room there, or write elsewhere");
+                let text = format!("there is no room for its {bytes} bytes");
                 Err(Error::new(ErrorKind::StorageFull, text))
             }
             Err(Errno::FBIG) => {
@@ -46,6 +46,16 @@ impl Reserve for File {
 
     fn cut(&mut self, bytes: u64) -> Result<(), Error> {
         self.set_len(bytes)
+    }
+}
+
+impl Reserve for File {
+    fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
+        (&*self).reserve(bytes)
+    }
+
+    fn cut(&mut self, bytes: u64) -> Result<(), Error> {
+        (&*self).cut(bytes)
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use kairos_init::boot::verify::{self, Database};
 use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
+use kairos_init::image::medium::Room;
 use kairos_init::image::{DEFAULT_TIME, Files, Image, check_replaceable, medium, packed};
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
@@ -74,10 +75,10 @@ impl Tree {
 }
 
 /// Writes beside the target and renames.
-fn write(image: &dyn Image, output: &Path) -> Result<()> {
+fn write(image: &dyn Image, room: Room, output: &Path) -> Result<()> {
     let cancel = super::cancel_on_signal()?;
     let file = super::beside(output)?;
-    medium::write(image, file.as_file(), output, &cancel)?;
+    medium::write(image, room, file.as_file(), output, &cancel)?;
     persist(file, output)
 }
 
@@ -115,7 +116,7 @@ fn done(kind: &str, output: &Path, tree: &Tree, global: &GlobalArgs) -> Result<(
 
 fn esp_image(args: &ImageEspArgs, global: &GlobalArgs) -> Result<()> {
     let tree = Tree::open(&args.image)?;
-    write(&medium::boot_image(&tree.files, tree.time)?, &args.image.output)?;
+    write(&medium::boot_image(&tree.files, tree.time)?, Room::Reserved, &args.image.output)?;
     done("esp", &args.image.output, &tree, global)
 }
 
@@ -124,7 +125,7 @@ fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
     let contents = iso_contents(&args.iso);
     let more = pipeline::beside_boot_image(&contents)?;
     let parts = medium::IsoParts { more, label: args.label.clone(), table: contents.table };
-    write(&medium::iso(&tree.files, parts, tree.time)?, &args.image.output)?;
+    write(&medium::iso(&tree.files, parts, tree.time)?, Room::Reserved, &args.image.output)?;
     done("iso", &args.image.output, &tree, global)
 }
 
@@ -141,11 +142,11 @@ fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     let disk = medium::disk(&installed, &parts, tree.time)?;
     let output = &args.image.output;
     match (shape.compress, shape.qcow2) {
-        (false, false) => write(&disk, output)?,
+        (false, false) => write(&disk, Room::Sparse, output)?,
         (compress, _) => {
             let cancel = super::cancel_on_signal()?;
             let (raw, packed) = (super::beside(output)?, super::beside(output)?);
-            medium::write(&disk, raw.as_file(), output, &cancel)?;
+            medium::write(&disk, Room::Sparse, raw.as_file(), output, &cancel)?;
             match compress {
                 true => packed::compress(raw.path(), packed.as_file(), output, super::jobs(global), &cancel)?,
                 false => packed::qcow2(raw.path(), packed.path())?,

@@ -14,6 +14,7 @@ use super::disk::{Disk, DiskRequest};
 use super::fat::{Fat, FatOptions, FatSize};
 use super::iso::{Iso, IsoRequest, PartitionTable};
 use super::{Content, Files, Image, ImageError, Node, Output};
+use crate::boot::reserve::Reserve;
 use crate::cancel::Cancel;
 use crate::names::TreePath;
 
@@ -143,11 +144,25 @@ pub fn disk(esp: &Files, parts: &DiskParts, time: i64) -> Result<Disk, ImageErro
     })
 }
 
+/// How an image lies on the disk that it is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Its room is reserved before the first byte, holes included: for what has few.
+    Reserved,
+    /// Holes take no room.
+    Sparse,
+}
+
 /// Writes an image into an empty file. `path` is for messages.
 ///
 /// # Errors
 /// As [`Image::write`].
-pub fn write(image: &dyn Image, file: &File, path: &Path, cancel: &Cancel) -> Result<(), ImageError> {
+pub fn write(image: &dyn Image, room: Room, file: &File, path: &Path, cancel: &Cancel) -> Result<(), ImageError> {
+    if room == Room::Reserved {
+        let failed = |source| ImageError::Io { action: "write", path: path.to_owned(), source };
+        let mut file = file;
+        Reserve::reserve(&mut file, image.length()).map_err(failed)?;
+    }
     let mut out = Output::new(file, path, cancel);
     image.write(&mut out)?;
     match out.position() == image.length() {

@@ -12,7 +12,7 @@ use crate::boot::sign::authenticode::{Existing, sign_pe};
 use crate::cancel::Cancel;
 use crate::image::budget::{Budget, Sizes};
 use crate::image::esp::{self, EnrolmentKeys, EspRequest, Loader, PlannedUki, Uki};
-use crate::image::medium::{self, DiskParts, IsoParts};
+use crate::image::medium::{self, DiskParts, IsoParts, Room};
 use crate::image::packed;
 use crate::image::{Content, DEFAULT_TIME, Files, ImageError, Node, Staging, TREE};
 use crate::names::TreePath;
@@ -129,7 +129,7 @@ impl Shipping<'_> {
             let iso = medium::iso(&files, parts, time)?;
             let file_name = format!("{name}.iso");
             let file = staging.create(&file_name)?;
-            medium::write(&iso, &file, Path::new(&file_name), self.cancel)?;
+            medium::write(&iso, Room::Reserved, &file, Path::new(&file_name), self.cancel)?;
         }
         if ship.artifacts.contains(&Artifact::Raw) {
             progress.step("writing the disk image");
@@ -184,7 +184,7 @@ pub(super) fn write_disk(
         true => staging.scratch(&raw_name)?,
         false => staging.create(&raw_name)?,
     };
-    medium::write(disk, &raw, Path::new(&raw_name), cancel)?;
+    medium::write(disk, Room::Sparse, &raw, Path::new(&raw_name), cancel)?;
     if shape.compress {
         let compressed_name = format!("{raw_name}.zst");
         let out = staging.create(&compressed_name)?;
