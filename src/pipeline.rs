@@ -26,7 +26,7 @@ pub use request::{
     Artifact, BootEntry, BuildRequest, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest, ShipRequest,
     SlimRequest,
 };
-pub use ship::{beside_boot_image, disk_parts};
+pub use ship::{beside_boot_image, disk_parts, esp_warning};
 pub use slim::{SlimOutcome, slim};
 pub use upgrade::{LostDriver, lost_drivers};
 
@@ -111,6 +111,9 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         (ship::beside_boot_image(&request.ship.iso)?, ship::enrolment_keys(request.ship.enrolment_keys.as_deref())?);
     let oem = request.ship.disk.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
     keys::refuse_keys_beside(&[&beside, &oem], &request.keys)?;
+    for files in [&beside, &oem] {
+        image::refuse_private_keys(files)?;
+    }
     let splash = ukis::splash(request.splash.as_deref())?;
     let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
     refuse_unbootable(&inventory, &findings)?;
@@ -131,7 +134,6 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         layout: request.ship.layout.decide(&version)?,
     };
     let (planned, menu_warnings) = menu.plan()?;
-    report.warnings.extend(menu_warnings);
 
     progress.step("listing files");
     let mut staging = Staging::new(&request.output)?;
@@ -206,9 +208,11 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     });
     let loader = ship::signed_loader(loader, &keys, request, cancel)?;
     let pcrs = pcrs(&planned, &built);
+    report.warnings.splice(0..0, menu_warnings);
     let shipping = ship::Shipping { request, root: &root, loader, enrolment_keys, beside, oem, cancel };
     let shipped = shipping.ship(planned, unpacked, &mut staging, progress)?;
-    report.warnings.extend(shipped.warnings);
+    // First: what is said of drivers is long, and only the first lines are shown.
+    report.warnings.splice(0..0, shipped.warnings);
     report.budget = Some(shipped.budget);
     staging.write(sbom::SBOM, sbom.as_bytes())?;
     staging.write(image::REPORT, json(&report)?.as_bytes())?;

@@ -25,6 +25,9 @@ use super::uki::sbat;
 use super::uki::stub::{Stub, StubKind};
 use crate::cancel::Cancel;
 
+/// Reserved for the signatures, whose length is not known before; what is left of it is given back.
+const CERTIFICATES: u64 = 64 << 10;
+
 /// A UKI cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -254,7 +257,7 @@ pub fn build(request: UkiRequest<'_>, out: &mut (impl Read + Write + Seek + Rese
     let mut takers = Fanout::new(banks.chain(cover).collect(), jobs);
     let mut assembler = Assembler::new(Parts { stub, sbat, nx_compat, sections, cancel })?;
     if let Some(bytes) = assembler.file_size() {
-        out.reserve(bytes)?;
+        out.reserve(bytes.saturating_add(CERTIFICATES))?;
     }
     let mut profile = 0;
     while assembler.write(out, &mut takers)? {

@@ -6,12 +6,9 @@ use std::io::{Cursor, Error, ErrorKind};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-/// Reserved beyond what is known, for what is not: certificates. Whoever writes cuts the file to its length in the end.
-const MORE: u64 = 64 << 10;
-
 /// A file in which room can be reserved.
 pub trait Reserve {
-    /// Reserves room for this many bytes and a few more; the length of the file stays as it is. A file system that cannot
+    /// Reserves room for this many bytes; the length of the file stays as it is. A file system that cannot
     /// reserve is no error.
     ///
     /// That a disk is too full is known before the work. And the rename in the end is quick: ext4 puts the blocks of a file that
@@ -31,7 +28,7 @@ pub trait Reserve {
 
 impl Reserve for &File {
     fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
-        match fallocate(&**self, FallocateFlags::KEEP_SIZE, 0, bytes.saturating_add(MORE)) {
+        match fallocate(&**self, FallocateFlags::KEEP_SIZE, 0, bytes) {
             Err(Errno::NOSPC | Errno::DQUOT) => {
                 let text = format!("there is no room for its {bytes} bytes");
                 Err(Error::new(ErrorKind::StorageFull, text))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kairos_init::boot::sign::Hash;
 use kairos_init::image::{Files, Node, TREE, check_replaceable};
 use kairos_init::pipeline::{
@@ -70,6 +70,14 @@ pub(super) fn build_uki(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
         ));
     }
     render::warn(&warnings);
+    let programs = folder.path().join(TREE).join("EFI/BOOT");
+    if fs::read_dir(&programs).map_or(0, Iterator::count) == 0 {
+        bail!(
+            "{} has no systemd-boot: install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora) in it; AuroraBoot brings one of its \
+             own, and this program takes the root's",
+            wanted.root.display()
+        );
+    }
     let placed = place(folder.path(), &wanted)?;
     if global.json {
         return render::print_json(&outcome.report);
@@ -102,16 +110,25 @@ fn place(made: &Path, wanted: &BuildUki) -> Result<Vec<PathBuf>> {
                 placed.push(target);
             }
         }
+        if placed.is_empty() {
+            bail!("no ISO was made in {}", made.display());
+        }
         return Ok(placed);
     }
     let tree = made.join(TREE);
-    for (path, node) in Files::scan(&tree)?.iter() {
+    let files = Files::scan(&tree)?;
+    // All of them first: what is in the way of one is in the way of all.
+    for (path, node) in files.iter() {
+        if !matches!(node, Node::Directory) {
+            check_replaceable(&out.join(path.as_path()))?;
+        }
+    }
+    for (path, node) in files.iter() {
         let target = out.join(path.as_path());
         let cannot = || format!("cannot write {}", target.display());
         match node {
             Node::Directory => fs::create_dir_all(&target).with_context(cannot)?,
             Node::File { .. } | Node::Symlink(_) => {
-                check_replaceable(&target)?;
                 fs::rename(tree.join(path.as_path()), &target).with_context(cannot)?;
                 placed.push(target);
             }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kairos_init::boot::verify::{self, Database};
 use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
 use kairos_init::image::medium::Room;
-use kairos_init::image::{DEFAULT_TIME, Files, Image, check_replaceable, medium, packed};
+use kairos_init::image::{self, DEFAULT_TIME, Files, Image, check_replaceable, medium, packed};
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
 use super::args::{DiskArgs, GlobalArgs, ImageArgs, ImageCommand, ImageEspArgs, ImageIsoArgs, ImageRawArgs, IsoArgs};
@@ -58,8 +58,17 @@ impl Tree {
             db.extend(verify::load_database(path)?);
         }
         let files = Files::scan(&args.tree)?;
+        image::refuse_private_keys(&files)?;
+        outside(&args.output, &args.tree)?;
         let db = (!args.db.is_empty()).then_some(&db);
         let checked = esp::check(&files, db).with_context(|| format!("cannot use {}", args.tree.display()))?;
+        // Keys that do not trust what they come with would lock a machine out of it.
+        let enrolled = args.tree.join("loader/keys/auto/db.auth");
+        let enrolled = enrolled.exists().then(|| verify::load_database(&enrolled)).transpose()?;
+        if let Some(enrolled) = &enrolled {
+            esp::check(&files, Some(enrolled))
+                .with_context(|| format!("cannot use {}, whose own loader/keys/auto/db.auth", args.tree.display()))?;
+        }
         // What is unpacked is not known here; the ESP's need is.
         let budget = Budget::of(&Sizes::of(&files, 0, 0));
         let mut warnings = checked.warnings.clone();
@@ -72,6 +81,24 @@ impl Tree {
         check_replaceable(&args.output)?;
         Ok(Self { files, checked, budget, time: args.source_date_epoch.unwrap_or(DEFAULT_TIME) })
     }
+}
+
+/// Refuses an image inside of a folder that it is made of: the next one would hold it.
+fn outside(output: &Path, folder: &Path) -> Result<()> {
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot = |path: &Path| format!("cannot use {}", path.display());
+    let (parent, folder) = (
+        parent.canonicalize().with_context(|| cannot(parent))?,
+        folder.canonicalize().with_context(|| cannot(folder))?,
+    );
+    if parent.starts_with(&folder) {
+        bail!(
+            "{} is inside of {}, which it is made of: the next image would hold this one; choose another --output",
+            output.display(),
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// Writes beside the target and renames.
@@ -123,7 +150,11 @@ fn esp_image(args: &ImageEspArgs, global: &GlobalArgs) -> Result<()> {
 fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
     let tree = Tree::open(&args.image)?;
     let contents = iso_contents(&args.iso);
+    for folder in &contents.overlays {
+        outside(&args.image.output, folder)?;
+    }
     let more = pipeline::beside_boot_image(&contents)?;
+    image::refuse_private_keys(&more)?;
     let parts = medium::IsoParts { more, label: args.label.clone(), table: contents.table };
     write(&medium::iso(&tree.files, parts, tree.time)?, Room::Reserved, &args.image.output)?;
     done("iso", &args.image.output, &tree, global)
@@ -138,6 +169,8 @@ fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     };
     esp::check(&installed, None).context("the tree with the roles of an installed system")?;
     let oem = shape.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
+    image::refuse_private_keys(&oem)?;
+    render::warn(&pipeline::esp_warning(&shape, &tree.budget).into_iter().collect::<Vec<_>>());
     let parts = pipeline::disk_parts(&shape, &oem, tree.budget.esp_bytes);
     let disk = medium::disk(&installed, &parts, tree.time)?;
     let output = &args.image.output;

@@ -1,7 +1,7 @@
 //! From an ESP tree to what a machine boots: the FAT image, the ISO around it, the disk.
 //!
-//! Identifiers (serial numbers, GUIDs) are made of what is in the image, so that two images that differ can be told apart and the same one
-//! is the same every day.
+//! Identifiers (serial numbers, GUIDs) are made of what is in the image, so that the same image is the same every day, and another UKI gives
+//! others.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -131,11 +131,16 @@ pub struct DiskParts {
 /// # Errors
 /// As [`Disk::new`].
 pub fn disk(esp: &Files, parts: &DiskParts, time: i64) -> Result<Disk, ImageError> {
+    let too_large = || ImageError::Layout {
+        format: "GPT",
+        problem: format!("an EFI system partition of {} bytes is larger than any disk", parts.esp_length),
+    };
+    let esp_length = parts.esp_length.checked_next_multiple_of(1 << 20).ok_or_else(too_large)?;
     let mut seed_of = Sha256::new_with_prefix(seed(esp)?);
     seed_of.update(seed(&parts.oem)?);
     Disk::new(&DiskRequest {
         esp,
-        esp_size: FatSize::Exact(parts.esp_length.next_multiple_of(1 << 20)),
+        esp_size: FatSize::Exact(esp_length),
         oem: &parts.oem,
         oem_length: parts.oem_length,
         persistent_length: parts.persistent_length,

@@ -55,6 +55,33 @@ pub const PCRS: &str = "pcrs.json";
 /// Checksums of all the other files, for `sha256sum -c`.
 pub const SUMS: &str = "SHA256SUMS";
 
+/// The base name of an image, as it may be given: one component, not hidden.
+///
+/// # Errors
+/// Why it cannot be, and what to do.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('.') || text.contains('/') || text.chars().any(char::is_control) {
+        true => Err("a name is not empty, has no slash and does not begin with a dot; folders are named with --output"
+            .to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Refuses private keys among files that are published: any small file with a PEM private key in it.
+///
+/// # Errors
+/// [`ImageError::PrivateKey`]; a file that cannot be read.
+pub fn refuse_private_keys(files: &Files) -> Result<(), ImageError> {
+    const LIMIT: u64 = 64 << 10;
+    for (path, node) in files.iter() {
+        let Node::File { content, .. } = node else { continue };
+        if content.length() <= LIMIT && memchr::memmem::find(&content.read(LIMIT)?, b"PRIVATE KEY-----").is_some() {
+            return Err(ImageError::PrivateKey { path: path.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// The output folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -102,6 +129,12 @@ pub enum ImageError {
         format: &'static str,
         /// Why, and what to do.
         problem: String,
+    },
+    /// A private key would be published.
+    #[error("{path} is a private key, which would be published in the image; take it out of that folder")]
+    PrivateKey {
+        /// Its path in the image.
+        path: TreePath,
     },
     /// qemu-img does not do it.
     #[error(

@@ -75,6 +75,11 @@ impl Staging {
     /// # Errors
     /// It cannot be made.
     pub fn create(&mut self, name: &str) -> Result<File, ImageError> {
+        // A name from outside must not lead out of the folder.
+        if name.is_empty() || !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
+            let source = std::io::Error::other("a name in the output folder has no . and .. and no leading slash");
+            return Err(ImageError::Io { action: "create", path: PathBuf::from(name), source });
+        }
         let path = self.staged(name);
         let failed = |source| ImageError::Io { action: "create", path: self.out.join(name), source };
         if let Some(parent) = path.parent() {
@@ -122,15 +127,19 @@ impl Staging {
         names.sort_unstable();
         let mut sums = String::new();
         for name in &names {
-            sums.push_str(&format!("{}  {name}\n", self.sha256(name)?));
+            sums.push_str(&format!("{}  {name}\n", sha256(&self.staged(name))?));
         }
         self.write(SUMS, sums.as_bytes())?;
         names.push(SUMS.to_owned());
         for name in &names {
             check_replaceable(&self.out.join(name))?;
+            if let Some(path) = self.link_on_the_way(name) {
+                let problem = "it is a link, and what is written would be elsewhere";
+                return Err(ImageError::InTheWay { path, problem });
+            }
         }
+        let former = self.former(&names);
         let mut placed = Vec::new();
-        self.remove_former(&names)?;
         for name in &self.folders {
             let path = self.out.join(name);
             fs::create_dir_all(&path).map_err(|source| ImageError::Io { action: "create the folder", path, source })?;
@@ -147,46 +156,59 @@ impl Staging {
             fs::rename(&staged, &target).map_err(failed)?;
             placed.push(target);
         }
+        self.remove(&former)?;
         self.made_out = false;
         Ok(placed)
     }
 
-    /// Removes what an earlier run wrote into the ESP tree and this one does not: an entry that no longer has a UKI, say. Its
-    /// `SHA256SUMS` tells what that was; files that nobody is known to have written stay.
-    fn remove_former(&self, names: &[String]) -> Result<(), ImageError> {
-        let path = self.out.join(SUMS);
+    /// The first link among the folders that lead to a file of the output folder.
+    fn link_on_the_way(&self, name: &str) -> Option<PathBuf> {
+        let parents = Path::new(name).ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+        let mut links = parents.map(|path| self.out.join(path)).filter(|path| path.is_symlink());
+        links.next()
+    }
+
+    /// What an earlier run wrote into the ESP tree and this one does not: an entry that no longer has a UKI, say. Its `SHA256SUMS`
+    /// tells what that was.
+    fn former(&self, names: &[String]) -> Vec<(String, String)> {
         let mut text = String::new();
-        match File::open(&path) {
-            Ok(file) => drop(file.take(MAX_SUMS).read_to_string(&mut text)),
-            Err(_) => return Ok(()),
+        if let Ok(file) = File::open(self.out.join(SUMS)) {
+            // What cannot be read is no list of ours, and nothing goes.
+            let _ = file.take(MAX_SUMS).read_to_string(&mut text);
         }
-        let former = text.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name);
-        let is_plain = |name: &&str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        for name in former.filter(|name| name.starts_with(TREE)).filter(is_plain) {
-            if names.iter().any(|new| new == name) || self.folders.iter().any(|new| new == name) {
-                continue;
-            }
+        let is_plain = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let lines = text.lines().filter_map(|line| line.split_once("  "));
+        let gone =
+            lines.filter(|(_, name)| name.starts_with(TREE) && is_plain(name) && !names.iter().any(|new| new == name));
+        gone.map(|(sum, name)| (sum.to_owned(), name.to_owned())).collect()
+    }
+
+    /// Removes those that are still what was written: what someone changed stays.
+    fn remove(&self, former: &[(String, String)]) -> Result<(), ImageError> {
+        for (sum, name) in former {
             let path = self.out.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(ImageError::Io { action: "remove what an earlier run wrote,", path, source: error });
-                }
-                _ => {}
+            let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+            if is_file && self.link_on_the_way(name).is_none() && sha256(&path)? == *sum {
+                fs::remove_file(&path).map_err(|source| ImageError::Io {
+                    action: "remove what an earlier run wrote,",
+                    path,
+                    source,
+                })?;
             }
         }
         Ok(())
     }
+}
 
-    fn sha256(&self, name: &str) -> Result<String, ImageError> {
-        let failed = |source| ImageError::Io { action: "read", path: self.out.join(name), source };
-        let mut file = File::open(self.staged(name)).map_err(failed)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => return Ok(hex::encode(hash.finalize())),
-                count => hash.update(buffer.get(..count).unwrap_or_default()),
-            }
+fn sha256(path: &Path) -> Result<String, ImageError> {
+    let failed = |source| ImageError::Io { action: "read", path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            count => hash.update(buffer.get(..count).unwrap_or_default()),
         }
     }
 }

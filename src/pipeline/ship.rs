@@ -9,6 +9,7 @@ use super::request::{Artifact, BuildRequest, DiskShape, IsoContents};
 use super::ukis::file_name;
 use super::{Keys, PipelineError, Progress};
 use crate::boot::sign::authenticode::{Existing, sign_pe};
+use crate::boot::verify::load_database;
 use crate::cancel::Cancel;
 use crate::image::budget::{Budget, Sizes};
 use crate::image::esp::{self, EnrolmentKeys, EspRequest, Loader, PlannedUki, Uki};
@@ -114,6 +115,13 @@ impl Shipping<'_> {
         let window = 1_u64.checked_shl(self.request.compression.window_log).unwrap_or(u64::MAX);
         let budget = Budget::of(&Sizes::of(&files, root_bytes, window));
         warnings.extend(budget.check(&ship.limits)?);
+        let images = ship.artifacts.contains(&Artifact::Iso) || ship.artifacts.contains(&Artifact::Raw);
+        // A tree without a boot manager is for who starts the UKI by other means; an image of it is for nobody.
+        if self.loader.is_some() || images {
+            // Keys that do not trust what they come with would lock a machine out of it.
+            let db = ship.enrolment_keys.as_deref().map(|folder| load_database(&folder.join("db.auth"))).transpose()?;
+            warnings.extend(esp::check(&files, db.as_ref())?.warnings);
+        }
         write_tree(&files, staging)?;
 
         let time = self.request.source_date_epoch.unwrap_or(DEFAULT_TIME);
@@ -123,7 +131,6 @@ impl Shipping<'_> {
         };
         if ship.artifacts.contains(&Artifact::Iso) {
             progress.step("writing the ISO");
-            warnings.extend(esp::check(&files, None)?.warnings);
             let parts =
                 IsoParts { more: self.beside.clone(), label: medium::ISO_LABEL.to_owned(), table: ship.iso.table };
             let iso = medium::iso(&files, parts, time)?;
@@ -133,6 +140,7 @@ impl Shipping<'_> {
         }
         if ship.artifacts.contains(&Artifact::Raw) {
             progress.step("writing the disk image");
+            warnings.extend(esp_warning(&ship.disk, &budget));
             self.raw(&files, &budget, &name, time, staging)?;
         }
         // A warning that the check of the tree repeats is said once.
@@ -157,6 +165,17 @@ impl Shipping<'_> {
         let jobs = self.request.jobs;
         write_disk(&disk, shape, name, staging, jobs, self.cancel)
     }
+}
+
+/// What to say of an EFI system partition that is too small to upgrade on.
+#[must_use]
+pub fn esp_warning(shape: &DiskShape, budget: &Budget) -> Option<String> {
+    let given = shape.esp.filter(|given| *given < budget.esp_bytes)?;
+    Some(format!(
+        "--esp-size is {} MiB, and four copies and an upgrade need {} MiB: the machine will boot and cannot be upgraded",
+        given >> 20,
+        budget.esp_mib
+    ))
 }
 
 /// The partitions' sizes; the EFI system partition holds what four copies and an upgrade need, unless one is named.

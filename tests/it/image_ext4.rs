@@ -108,9 +108,9 @@ fn modes_links_and_times_are_what_they_should_be() {
     let stat =
         |name: &str| printed("debugfs", ["-R".as_ref(), OsStr::new(&format!("stat /{name}")), image.as_os_str()]);
     for (name, parts) in [
-        ("script", &["Type: regular", "Mode:  0755", "User:     0   Group:     0", "Links: 1"][..]),
-        ("90_custom.yaml", &["Mode:  0644", "Size: 24", "Tue Feb 29 12:34:56 2000"]),
-        ("folder", &["Type: directory", "Mode:  0755", "Links: 3"]),
+        ("script", &["Type: regular", "Mode:  0700", "User:     0   Group:     0", "Links: 1"][..]),
+        ("90_custom.yaml", &["Mode:  0600", "Size: 24", "Tue Feb 29 12:34:56 2000"]),
+        ("folder", &["Type: directory", "Mode:  0700", "Links: 3"]),
         ("short", &["Type: symlink", "Fast link dest: \"90_custom.yaml\""]),
         ("limit", &["Fast link dest: \"xxxx", "Size: 59"]),
         ("long", &["Type: symlink", "Size: 60", "EXTENTS"]),

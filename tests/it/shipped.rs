@@ -175,7 +175,24 @@ fn what_an_earlier_run_left_in_the_tree_goes() {
     let entries = || fs::read_dir(case.out().join("uki/loader/entries")).unwrap().count();
     assert_eq!(entries(), 2);
     fs::write(case.out().join("uki/loader/entries/mine.conf"), "title mine\n").unwrap();
+    let edited = case.out().join("uki/loader/entries/norole_debug.conf");
+    let text = fs::read_to_string(&edited).unwrap();
+    fs::write(&edited, format!("{text}# edited\n")).unwrap();
     case.builds(&[]);
+    assert_eq!(entries(), 3, "what someone edited is gone");
+    fs::write(&edited, text).unwrap();
+    fs::remove_file(&edited).unwrap();
+    // A folder that leads elsewhere is not written to.
+    let elsewhere = case.dir.path().join("elsewhere");
+    fs::rename(case.out().join("uki/loader/entries"), &elsewhere).unwrap();
+    symlink(&elsewhere, case.out().join("uki/loader/entries")).unwrap();
+    let before = tools::folder(&elsewhere);
+    let base = ["--stage", "build", "--target", "uki", "--quiet", "--unsigned", "--compression", "zstd:1"];
+    let output = program(&base).arg("--root").arg(case.root()).arg("--output").arg(case.out()).output().unwrap();
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("it is a link"), "{}", stderr(&output));
+    assert_eq!(tools::folder(&elsewhere), before);
+    fs::remove_file(case.out().join("uki/loader/entries")).unwrap();
+    fs::rename(&elsewhere, case.out().join("uki/loader/entries")).unwrap();
     // Who wrote mine.conf is not known: it stays.
     assert_eq!(entries(), 2);
     assert!(!case.out().join("uki/EFI/kairos/norole_debug.efi").exists());
@@ -207,6 +224,14 @@ fn runs_that_must_not_ship() {
     for option in ["--overlay-iso", "--overlay-rootfs", "--oem"] {
         refuses(&[option, &text(&keyed)], &["db.key", "innocent.txt", "published"]);
     }
+    // Keys of others that are secret all the same, and keys that do not trust the image.
+    let foreign = case.dir.path().join("foreign");
+    let made = program(&["keys", "generate", "--quiet", "--output"]).arg(&foreign).output().unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let secret = folder("secret");
+    fs::copy(foreign.join("PK.key"), secret.join("PK.key")).unwrap();
+    refuses(&["--overlay-iso", &text(&secret)], &["/PK.key", "private key"]);
+    refuses(&["--public-keys", &text(&foreign)], &["is not signed by the db given"]);
     refuses(&["--overlay-rootfs", &text(&odd)], &["/usr", "folder"]);
     refuses(&["--artifact", "iso", "--overlay-iso", &text(&taken)], &["/efiboot.img", "name of the boot image"]);
     refuses(&["--install-data", "/nowhere/x.raw"], &["/nowhere/x.raw", "No such file"]);
@@ -215,6 +240,10 @@ fn runs_that_must_not_ship() {
     refuses(&["--loader", &text(&case.root().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub"))], &["stub"]);
     refuses(&["--profile", "A: a", "--cmdline-layout", "profiles"], &["a loader too old", "257", "259", "--loader"]);
     refuses(&["--boot-branding", "two\nlines"], &["title", "two"]);
+    for name in ["../out", "a/b", "", ".hidden"] {
+        let wrong = program(&["--stage", "build", "--target", "uki", "--unsigned", "--name", name]).output().unwrap();
+        assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("--output"), "{}", stderr(&wrong));
+    }
     fs::remove_file(case.root().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")).unwrap();
     refuses(&["--artifact", "iso"], &["without a boot manager", "--loader"]);
 }
@@ -340,6 +369,21 @@ fn images_that_are_not_made() {
         refuses(kind, &tree, &["--db", db.to_str().unwrap()], &["is not signed by the db given"]);
         refuses(kind, Path::new("/nowhere"), &[], &["/nowhere", "No such file"]);
     }
+    let leaking = changed("leaking", &|copy| {
+        drop(fs::copy(keys().join("PK.key"), copy.join("loader/keys/auto/PK.key")).unwrap())
+    });
+    refuses("iso", &leaking, &[], &["/loader/keys/auto/PK.key", "private key"]);
+    let mut inside = program(&["image", "iso"]);
+    inside.arg(&tree).arg("-o").arg(tree.join("EFI/tools/a.iso"));
+    refused(&mut inside, &tree, &out, &["is inside of", "--output"]);
+    let small = program(&["image", "raw", "--esp-size", "128MiB"])
+        .arg(&tree)
+        .arg("-o")
+        .arg(out.join("small"))
+        .output()
+        .unwrap();
+    assert!(small.status.success() && stderr(&small).contains("cannot be upgraded"), "{}", stderr(&small));
+    fs::remove_file(out.join("small")).unwrap();
     refuses("iso", &tree, &["--label", "a label of more than thirty-two letters"], &["label"]);
     let long = case.dir.path().join("long");
     fs::create_dir(&long).unwrap();
@@ -399,6 +443,16 @@ fn auroraboots_build_uki() {
         "title Kairos\nsort-key norole_foo_bar-0\nefi /EFI/kairos/norole_foo_bar.efi\nversion v1.2\ncmdline foo=bar\n"
     );
     assert_eq!(made.keys().filter(|name| !name.starts_with("EFI/") && !name.starts_with("loader/")).count(), 0);
+
+    let loader = case.root().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    fs::remove_file(&loader).unwrap();
+    let mut without = program(&["build-uki", "-d", "none", "--tpm-pcr-private-key"]);
+    without.arg(keys().join("tpm2-pcr-private.pem")).arg("--sb-key").arg(keys().join("db.key"));
+    without.arg("--sb-cert").arg(keys().join("db.pem")).arg(case.root()).current_dir(case.dir.path());
+    let output = without.output().unwrap();
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("has no systemd-boot"), "{}", stderr(&output));
+    assert!(!case.dir.path().join("none").exists());
+    fs::write(loader, roots::base_loader()).unwrap();
 
     fs::remove_dir_all(case.dir.path().join("made")).unwrap();
     build(&["-t", "iso"]);

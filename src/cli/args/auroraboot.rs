@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kairos_init::image::esp::{CmdlineLayout, Extra, SecureBootEnroll, Single};
+use kairos_init::image::parse_name;
 
 /// `build-uki`.
 #[derive(Debug, Args)]
@@ -196,9 +197,10 @@ impl BuildUkiArgs {
         let Some(size_warning) = self.efi_size_warn.checked_mul(1 << 20) else {
             bail!("--efi-size-warn {}: that is more than any file has", self.efi_size_warn);
         };
+        let name = self.name.filter(|name| !name.is_empty());
         Ok(BuildUki {
             root,
-            name: self.name.filter(|name| !name.is_empty()),
+            name: name.map(|name| parse_name(&name)).transpose().map_err(|problem| anyhow!("--name: {problem}"))?,
             output_dir: self.output_dir,
             iso,
             overlay_rootfs: self.overlay_rootfs,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use kairos_init::image::budget::parse_size;
 use kairos_init::image::esp::CmdlineLayout;
 use kairos_init::image::iso::PartitionTable;
+use kairos_init::image::parse_name;
 use kairos_init::pipeline::Artifact;
 
 use super::SecureBootEnrollArg;
@@ -73,7 +74,7 @@ pub(crate) struct ShipArgs {
     )]
     pub(crate) artifact: Vec<ArtifactArg>,
     /// Base name of images [default: of the root's release file, else kairos-uki]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) name: Option<String>,
     /// The boot manager, systemd-boot [default: the root's own]
     #[arg(long, value_name = "FILE")]
@@ -163,7 +164,7 @@ pub(crate) struct DiskArgs {
     /// Size of the OEM partition
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64MiB")]
     pub(crate) oem_size: u64,
-    /// Size of the persistent partition, which grows at the first boot
+    /// Size of the persistent partition, which Kairos grows at the first boot
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256MiB")]
     pub(crate) persistent_size: u64,
     /// Compress the disk image (NAME.raw.zst; of `image raw` the file that is named)

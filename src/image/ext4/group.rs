@@ -13,7 +13,7 @@ pub(super) const TABLE_BLOCKS: u32 = GROUP_INODES * super::inode::INODE / BLOCK;
 /// Bytes of a descriptor.
 pub(super) const DESCRIPTOR: u32 = 64;
 
-/// Inodes before the first free one: those with a meaning, and `lost+found`.
+/// Flags of a group's descriptor: its inode table is all zeros (`INODE_ZEROED`); none of its inodes is used (`INODE_UNINIT`).
 const TABLE_ZEROED: u16 = 4;
 const INODES_UNUSED: u16 = 1;
 const LEAST: u64 = 16 << 20;

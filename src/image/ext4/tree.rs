@@ -88,11 +88,12 @@ impl Tree {
             let item = match node {
                 Node::Directory => {
                     numbers.insert(path.clone(), number);
-                    directory(path, parent, number, 0o755)
+                    directory(path, parent, number, 0o700)
                 }
                 Node::File { content, executable } => Item {
                     kind: FILE,
-                    permissions: if *executable { 0o755 } else { 0o644 },
+                    // Cloud-configs hold tokens and password hashes: they are nobody's but root's.
+                    permissions: if *executable { 0o700 } else { 0o600 },
                     length: content.length(),
                     content: Held::File(content.clone()),
                     ..directory(path, parent, number, 0)
