@@ -170,9 +170,9 @@ fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     esp::check(&installed, None).context("the tree with the roles of an installed system")?;
     let oem = shape.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
     image::refuse_private_keys(&oem)?;
-    render::warn(&pipeline::esp_warning(&shape, &tree.budget).into_iter().collect::<Vec<_>>());
     let parts = pipeline::disk_parts(&shape, &oem, tree.budget.esp_bytes);
     let disk = medium::disk(&installed, &parts, tree.time)?;
+    render::warn(&pipeline::esp_warning(&shape, &tree.budget).into_iter().collect::<Vec<_>>());
     let output = &args.image.output;
     match (shape.compress, shape.qcow2) {
         (false, false) => write(&disk, Room::Sparse, output)?,
