@@ -248,12 +248,7 @@ impl Reused {
     }
 
     fn payload(&self, name: SectionName) -> Result<Option<Payload<'static>>> {
-        let mut file = super::open(&self.path)?;
-        let pe = PeHeaders::read(&mut file, &self.name)?;
-        let Some(section) = pe.section(name.as_str()) else { return Ok(None) };
-        let length = u64::from(section.content_size());
-        file.seek(SeekFrom::Start(section.raw_offset.into()))?;
-        Ok(Some(Payload::Reader { length, reader: Box::new(file.take(length)) }))
+        Ok(reuse::payload(super::open(&self.path)?, &self.name, name)?)
     }
 }
 

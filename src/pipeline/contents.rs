@@ -1,7 +1,7 @@
 //! The list of what is in an image: packages, kernel, modules, firmware.
 
 use super::PipelineError;
-use super::inputs::release;
+use super::inputs::{os_release_file, release};
 use super::request::BuildRequest;
 use super::ship::default_name;
 use crate::cancel::Cancel;
@@ -14,9 +14,6 @@ use crate::root::packages::{self, Packages};
 use crate::root::sysroot::Sysroot;
 use crate::root::tree::FileTree;
 use crate::size::Report;
-
-/// An `os-release` larger than this is none.
-const MAX_OS_RELEASE: u64 = 64 << 10;
 
 /// What is packed.
 pub(super) struct Contents<'a> {
@@ -48,7 +45,7 @@ impl Contents<'_> {
             version: release.get("KAIROS_RELEASE").cloned(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             created: request.source_date_epoch.unwrap_or(DEFAULT_TIME),
-            os_release: self.os_release()?,
+            os_release: OsRelease::parse(&String::from_utf8_lossy(&os_release_file(root)?.unwrap_or_default())),
             packages,
             gone,
             notes: warnings,
@@ -57,16 +54,5 @@ impl Contents<'_> {
             firmware: sbom::hash(root, tree, &firmware, cancel)?,
         };
         Ok(sbom::document(&sbom))
-    }
-
-    fn os_release(&self) -> Result<OsRelease, PipelineError> {
-        for path in ["etc/os-release", "usr/lib/os-release"] {
-            match self.root.read(&TreePath::new(path)?, MAX_OS_RELEASE) {
-                Ok(bytes) => return Ok(OsRelease::parse(&String::from_utf8_lossy(&bytes))),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(OsRelease::default())
     }
 }

@@ -99,16 +99,26 @@ pub(super) fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<
     }
 }
 
-pub(super) fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
+/// The root's os-release, if it has one.
+pub(super) fn os_release_file(root: &Sysroot) -> Result<Option<Vec<u8>>, PipelineError> {
     for path in ["etc/os-release", "usr/lib/os-release"] {
         match root.read(&TreePath::new(path)?, MAX_OS_RELEASE) {
-            Ok(bytes) => return Ok(bytes),
+            Ok(bytes) => return Ok(Some(bytes)),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    report.warnings.push("the root has no /etc/os-release: the boot menu will not know the system's name".to_owned());
-    Ok(Vec::new())
+    Ok(None)
+}
+
+/// The same for `.osrel`; a warning where there is none.
+pub(super) fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
+    Ok(os_release_file(root)?.unwrap_or_else(|| {
+        report
+            .warnings
+            .push("the root has no /etc/os-release: the boot menu will not know the system's name".to_owned());
+        Vec::new()
+    }))
 }
 
 /// The boot manager: the one that is named, else the root's, if it has one.

@@ -190,7 +190,7 @@ pub fn disk_parts(shape: &DiskShape, oem: &Files, esp_bytes: u64) -> DiskParts {
 }
 
 /// `NAME.raw`, with holes or compressed, and `NAME.qcow2`.
-pub(super) fn write_disk(
+fn write_disk(
     disk: &dyn crate::image::Image,
     shape: &DiskShape,
     name: &str,

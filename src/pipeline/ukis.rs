@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::inputs::{read_input, write_microcode};
@@ -12,9 +11,8 @@ use crate::boot::build::{self, BuildError, BuiltUki, Profile, UkiRequest};
 use crate::boot::pcr::Bank;
 use crate::boot::section::SectionName;
 use crate::boot::uki::assemble::Payload;
-use crate::boot::uki::pe::PeHeaders;
 use crate::boot::uki::stub::Stub;
-use crate::boot::uki::{profile, splash};
+use crate::boot::uki::{profile, reuse, splash};
 use crate::cancel::Cancel;
 use crate::image::esp::{Extra, PlannedUki};
 use crate::image::{ImageError, Staging, TREE};
@@ -106,14 +104,9 @@ pub(super) fn splash(path: Option<&Path>) -> Result<Vec<u8>, PipelineError> {
 /// The initrd of a UKI that was just built.
 fn initrd_of(path: &Path) -> Result<Payload<'static>, PipelineError> {
     let failed = |source| ImageError::Io { action: "read", path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let name = path.display().to_string();
-    let pe = PeHeaders::read(&mut file, &name)?;
+    let file = File::open(path).map_err(failed)?;
     let missing = || PipelineError::Uki { path: path.to_owned(), problem: "it has no .initrd section".to_owned() };
-    let section = pe.section(SectionName::Initrd.as_str()).ok_or_else(missing)?;
-    let length = u64::from(section.content_size());
-    file.seek(SeekFrom::Start(section.raw_offset.into())).map_err(failed)?;
-    Ok(Payload::Reader { length, reader: Box::new(file.take(length)) })
+    reuse::payload(file, &path.display().to_string(), SectionName::Initrd)?.ok_or_else(missing)
 }
 
 /// The further command lines, for the menu.

@@ -5,15 +5,18 @@
 //! initrd is still the one that was hashed is checked by its SHA-256, which is always taken anew.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::UkiError;
+use super::assemble::Payload;
 use super::attach::content;
 use super::inspect::replay_but;
+use super::pe::PeHeaders;
 use crate::boot::measure::SectionDigests;
 use crate::boot::pass::Fanout;
 use crate::boot::pcr::{Bank, PhasePath};
@@ -24,6 +27,18 @@ use crate::boot::sign::{Hash, PublicKey};
 
 /// Bytes that a `.pcrsig` may have.
 const LIMIT: u64 = 16 << 20;
+
+/// A section of a UKI as the content of another one; nothing where it has none of this name.
+///
+/// # Errors
+/// No UKI; one that cannot be read.
+pub fn payload(mut file: File, what: &str, name: SectionName) -> Result<Option<Payload<'static>>, UkiError> {
+    let pe = PeHeaders::read(&mut file, what)?;
+    let Some(section) = pe.section(name.as_str()) else { return Ok(None) };
+    let length = u64::from(section.content_size());
+    file.seek(SeekFrom::Start(section.raw_offset.into()))?;
+    Ok(Some(Payload::Reader { length, reader: Box::new(file.take(length)) }))
+}
 
 /// The digests among `recorded` that policies in the image prove which one of `keys` signed: keys of the one who builds now, not those
 /// that the image names. Nothing without a proven SHA-256, by which the initrd itself is checked.

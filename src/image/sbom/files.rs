@@ -64,40 +64,37 @@ fn hash_one(root: &Sysroot, path: &TreePath, content: &Content, cancel: &Cancel)
         Content::Root { path, seen } => Some((root, path, seen)),
         Content::Layer { layer, path, seen } => Some((&*layer.0, path, seen)),
     };
-    match source {
-        None => {}
-        Some((root, from, seen)) => {
-            let changed = || ImageError::Changed { path: root.host_path().join(from.as_path()) };
-            let failed = |source| SysrootError::Path { action: "read", path: from.clone(), source };
-            let mut file = match root.file(from) {
-                Err(error) if error.is_not_found() => return Err(changed()),
-                file => file?,
+    if let Some((root, from, seen)) = source {
+        let changed = || ImageError::Changed { path: root.host_path().join(from.as_path()) };
+        let failed = |source| SysrootError::Path { action: "read", path: from.clone(), source };
+        let mut file = match root.file(from) {
+            Err(error) if error.is_not_found() => return Err(changed()),
+            file => file?,
+        };
+        let is_same = |file: &std::fs::File| match rustix::fs::fstat(file) {
+            Ok(metadata) if Seen::of(&metadata) == *seen => Ok(()),
+            _ => Err(changed()),
+        };
+        is_same(&file)?;
+        let mut buffer = vec![0; BUFFER];
+        let mut left = seen.length;
+        loop {
+            cancel.check()?;
+            let count = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(failed(source).into()),
             };
-            let is_same = |file: &std::fs::File| match rustix::fs::fstat(file) {
-                Ok(metadata) if Seen::of(&metadata) == *seen => Ok(()),
-                _ => Err(changed()),
-            };
-            is_same(&file)?;
-            let mut buffer = vec![0; BUFFER];
-            let mut left = seen.length;
-            loop {
-                cancel.check()?;
-                let count = match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(count) => count,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(source) => return Err(failed(source).into()),
-                };
-                left = left.checked_sub(count as u64).ok_or_else(changed)?;
-                let bytes = buffer.get(..count).unwrap_or_default();
-                sha1.update(bytes);
-                sha256.update(bytes);
-            }
-            if left > 0 {
-                return Err(changed());
-            }
-            is_same(&file)?;
+            left = left.checked_sub(count as u64).ok_or_else(changed)?;
+            let bytes = buffer.get(..count).unwrap_or_default();
+            sha1.update(bytes);
+            sha256.update(bytes);
         }
+        if left > 0 {
+            return Err(changed());
+        }
+        is_same(&file)?;
     }
     Ok(HashedFile {
         path: path.clone(),
