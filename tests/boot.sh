@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots what the main job made, in QEMU with OVMF (emulated: no KVM is needed, so it takes minutes).
 #   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal] [media]
-# all by default
+# all by default, as many at a time as there are processors and memory for: what a part says is printed when it is done
 # measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 4, 7 and 11 are what was predicted,
 #           and so is every event of them in the machine's log
 # loaded    the same through systemd-boot
@@ -21,19 +21,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/all.sh"
 
 vms=$test_dir/vm
-passed=0
-failed=0
+parts=(drivers guests media unseal measured loaded enroll tampered) # the longest first
 
-# verdict NAME COMMAND...: runs a check and counts it.
+# verdict NAME COMMAND...: runs a check and says how it went.
 verdict() {
     local name=$1
     shift
     if "$@"; then
         say "PASS $name"
-        passed=$((passed + 1))
     else
         say "FAIL $name"
-        failed=$((failed + 1))
+        return 1
     fi
 }
 
@@ -56,7 +54,7 @@ events() {
     local name=$1 images
     shift
     images=$(IFS=:; printf %s "$*")
-    local uki=${*: -1} through=() other=$test_dir/replayed.efi said
+    local uki=${*: -1} through=() other=$vms/$name/replayed.efi said
     [ $# = 1 ] || through=(--loader "$1")
     python3 "$here/lib/guest_blobs.py" "$vms/$name/guest.txt" "$vms/$name/sent" || return 1
     (cd "$project" && EVENTLOG_MACHINE=$vms/$name/sent EVENTLOG_IMAGES=$images cargo test --locked --quiet --test it -- \
@@ -113,6 +111,7 @@ drivers() {
 # guests: the machine with everything is one of KVM, with the boots that 'drivers' has made.
 guests() {
     local name devices size
+    [ -e "$vms/drivers-full/guest.txt" ] || drivers || return 1
     for name in kvm vmware; do
         devices=vmware
         [ "$name" = vmware ] || devices=many
@@ -219,47 +218,90 @@ medium() {
         python3 "$here/lib/check_boot.py" medium "$vms/$name/guest.txt" "$kind" "$test_dir/media"
 }
 
-[ $# -gt 0 ] || set -- measured loaded tampered drivers guests enroll unseal media
+# part NAME: its verdicts; fails if one of them does.
+part() {
+    local section good=0
+    case $1 in
+    measured) verdict "boots under Secure Boot, PCR 4, 7 and 11 as predicted" measured ;;
+    loaded) verdict "boots through systemd-boot, PCR 4, 7 and 11 as predicted" loaded ;;
+    tampered)
+        for section in .initrd .cmdline; do
+            verdict "does not start with one bit of $section changed" tampered "$section" || good=1
+        done
+        return $good
+        ;;
+    drivers) verdict "no driver lost" drivers ;;
+    guests) verdict "guests keep their drivers" guests ;;
+    enroll) verdict "keys are enrolled, and hold" enroll ;;
+    unseal) verdict "a disk unlocks for signed policies, and for no other" unseal ;;
+    media) verdict "ISO and disk image boot, and enrol keys" media ;;
+    esac
+}
+
+# lanes: how many machines at a time. Each has one processor and up to 8 GiB.
+lanes() {
+    local processors memory
+    processors=$(nproc)
+    memory=$(awk '$1 == "MemAvailable:" { print int($2 / 8388608) }' /proc/meminfo)
+    [ "$processors" -lt "$memory" ] || processors=$memory
+    [ "$processors" -gt 1 ] && echo "$processors" || echo 1
+}
+
+# lane PART...: one after the other, each with what it says in a file of its own, printed when it is done.
+lane() {
+    local name good=0 started log
+    for name in "$@"; do
+        started=$SECONDS log=$vms/$name.log
+        # In a subshell: die ends that.
+        (part "$name") >"$log" 2>&1 || {
+            good=1
+            grep -q '^FAIL ' "$log" || echo "FAIL $name" >>"$log"
+        }
+        say "$(cat "$log")"$'\n'"    $name: $((SECONDS - started)) s"
+    done
+    return $good
+}
+
+[ $# -gt 0 ] || set -- "${parts[@]}"
+for name in "$@"; do
+    [[ " ${parts[*]} " == *" $name "* ]] || die "no such part: $name (${parts[*]})"
+done
 install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" sbsigntool
 install_virt_fw_vars
 build_binary
+make_keys "$test_keys"
 root_boot
 slim=$test_dir/slim/uki/EFI/kairos/norole.efi
-for part in "$@"; do
-    case $part in
-    measured)
-        make_slim
-        verdict "boots under Secure Boot, PCR 4, 7 and 11 as predicted" measured
-        ;;
-    loaded)
-        make_slim
-        verdict "boots through systemd-boot, PCR 4, 7 and 11 as predicted" loaded
-        ;;
-    tampered)
-        make_slim
-        for section in .initrd .cmdline; do
-            verdict "does not start with one bit of $section changed" tampered "$section"
-        done
-        ;;
-    drivers)
-        make_slim
-        make_full
-        verdict "no driver lost" drivers
-        ;;
-    guests)
-        make_slim
-        make_full
-        [ -e "$vms/drivers-full/guest.txt" ] || verdict "no driver lost" drivers
-        verdict "guests keep their drivers" guests
-        ;;
-    enroll) verdict "keys are enrolled, and hold" enroll ;;
-    unseal) verdict "a disk unlocks for signed policies, and for no other" unseal ;;
-    media)
-        make_keys "$test_keys"
-        verdict "ISO and disk image boot, and enrol keys" media
-        ;;
-    *) die "no such part: $part (measured, loaded, tampered, drivers, guests, enroll, unseal, media)" ;;
+
+# What several parts look at is made before they run side by side.
+mkdir -p "$vms"
+asked=" $* "
+if [[ $asked =~ \ (measured|loaded|tampered|drivers|guests)\  ]]; then make_slim; fi
+if [[ $asked =~ \ (drivers|guests)\  ]]; then make_full; fi
+if [[ $asked =~ \ (measured|loaded)\  ]]; then (cd "$project" && cargo test --locked --quiet --test it --no-run); fi
+
+trap 'trap - TERM; kill 0' INT TERM
+running=0
+failed=0
+most=$(lanes)
+for name in "${parts[@]}"; do
+    [[ $asked == *" $name "* ]] || continue
+    todo=("$name")
+    case $name in
+    drivers) [[ $asked != *" guests "* ]] || todo+=(guests) ;; # which compares with what 'drivers' has booted
+    guests) [[ $asked != *" drivers "* ]] || continue ;;
     esac
+    if [ "$running" -ge "$most" ]; then
+        wait -n || failed=1
+        running=$((running - 1))
+    fi
+    lane "${todo[@]}" &
+    running=$((running + 1))
 done
-say "$passed passed, $failed failed"
+while [ "$running" -gt 0 ]; do
+    wait -n || failed=1
+    running=$((running - 1))
+done
+logs=("${@/#/$vms/}")
+say "$(cat "${logs[@]/%/.log}" | grep -c '^PASS ') passed, $(cat "${logs[@]/%/.log}" | grep -c '^FAIL ') failed"
 [ "$failed" = 0 ]
