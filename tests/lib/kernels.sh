@@ -19,14 +19,15 @@ kernels_recipe=1
 # debs DIR SUITE ARCHITECTURE PACKAGE...: downloads the packages to DIR, with package lists of their own. `meta:NAME` stands
 # for the kernel image that the metapackage NAME depends on.
 debs() {
-    local mirror dir=$1 suite=$2 architecture=$3 lists=$1/lists
+    local mirror dir=$1 suite=$2 architecture=$3 lists=$1/lists validity=()
     shift 3
     mirror=$(debian_mirror)
     as_root mkdir -p "$dir"
-    # A mirror that is a copy of some day has lists that call themselves outdated; they are signed all the same.
+    # Lists of a Debian that is not released yet are good for a week, and a mirror that is a copy of some day has older ones; they are
+    # signed all the same.
+    [ "$suite" != forky ] || validity=(--aptopt='Acquire::Check-Valid-Until "false"')
     as_root env "KERNEL_PACKAGES=$*" "KERNEL_DEBS=$dir" mmdebstrap --mode=root --variant=custom --skip=check/qemu \
-        --aptopt='Acquire::Check-Valid-Until "false"' \
-        --architectures="$architecture" --components=main --keyring="$keyring" \
+        "${validity[@]}" --architectures="$architecture" --components=main --keyring="$keyring" \
         --customize-hook="$project/tests/lib/download-debs.sh" "$suite" "$lists" ${mirror:+"$mirror"} &&
         as_root rm -rf "$lists"
 }
