@@ -13,15 +13,27 @@ fuzz_packages=(g++)
 # install_packages PACKAGE...: only what is missing is installed, and only then are the package lists fetched.
 install_packages() {
     command -v apt-get >/dev/null || die "needs Debian or Ubuntu: there is no apt-get here to install: $*"
-    local missing=() package
-    for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    local missing round
+    # Twice, since apt may remove one of them for the sake of another: a newer qemu-utils than the qemu-system-x86 that there is.
+    for round in first second; do
+        mapfile -t missing < <(missing_of "$@")
+        [ ${#missing[@]} -gt 0 ] || return 0
+        step "installing ${missing[*]}"
+        [ "$round" = second ] || as_root apt-get -q update >/dev/null ||
+            say "apt-get update failed: going on with the package lists that are here"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null ||
+            die "apt-get could not install: ${missing[*]}"
     done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    step "installing ${missing[*]}"
-    as_root apt-get -q update >/dev/null || say "apt-get update failed: going on with the package lists that are here"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null ||
-        die "apt-get could not install: ${missing[*]}"
+    mapfile -t missing < <(missing_of "$@")
+    [ ${#missing[@]} = 0 ] || die "these packages exclude others that are needed: ${missing[*]}"
+}
+
+# missing_of PACKAGE...: those that are not installed.
+missing_of() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || say "$package"
+    done | sort -u
 }
 
 # need_rust: Rust comes from its own installer, which is not ours to run.
