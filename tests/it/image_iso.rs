@@ -13,6 +13,8 @@ use kairos_init::image::{Content, DEFAULT_TIME, Files, Image, ImageError, Node, 
 use kairos_init::names::TreePath;
 use proptest::prelude::*;
 
+use crate::image_tools::stdio;
+
 const MIB: u64 = 1 << 20;
 const LABEL: &str = "UKI_ISO_INSTALL";
 const TABLES: [PartitionTable; 3] = [PartitionTable::None, PartitionTable::Mbr, PartitionTable::Gpt];
@@ -120,8 +122,7 @@ fn read_back(directory: &Path) -> Items {
 fn extracted_by_xorriso(iso: &Path, work: &Path) -> Items {
     let to = work.join("xorriso");
     fs::create_dir(&to).unwrap();
-    let (iso, target) = (iso.to_str().unwrap(), to.to_str().unwrap());
-    xorriso(&["-osirrox", "on", "-indev", iso, "-extract", "/", target]);
+    xorriso(&["-osirrox", "on", "-indev", &stdio(iso), "-extract", "/", to.to_str().unwrap()]);
     let items = read_back(&to);
     fs::remove_dir_all(&to).unwrap();
     items
@@ -270,7 +271,7 @@ fn firmware_and_systems_find_the_boot_image() {
             let iso = work.path().join("x.iso");
             let length = write(boots(&items, table), &iso).unwrap();
             let name = iso.to_str().unwrap();
-            let said = xorriso(&["-indev", name, "-report_el_torito", "plain", "-report_system_area", "plain"]);
+            let said = xorriso(&["-indev", &stdio(&iso), "-report_el_torito", "plain", "-report_system_area", "plain"]);
             let line = said.lines().find(|line| line.starts_with("El Torito boot img :")).unwrap();
             let words: Vec<_> = line.split_whitespace().skip(6).collect();
             let lba: u64 = words[6].parse().unwrap();
@@ -489,7 +490,7 @@ fn a_file_of_more_than_four_gib_has_several_sections() {
     let name = iso.to_str().unwrap();
     let said = run("bsdtar", &["-t", "-v", "-f", name]);
     assert!(said.lines().any(|line| line.contains(&format!(" {length} ")) && line.ends_with(" big")), "{said}");
-    let said = xorriso(&["-indev", name, "-find", "/", "-name", "big", "-exec", "report_lba"]);
+    let said = xorriso(&["-indev", &stdio(&iso), "-find", "/", "-name", "big", "-exec", "report_lba"]);
     let sections: Vec<Vec<u64>> = (said.lines().filter(|line| line.starts_with("File data lba:")))
         .map(|line| line.split([':', ',']).skip(1).filter_map(|word| word.trim().parse().ok()).collect())
         .collect();
@@ -540,7 +541,7 @@ fn a_large_tree_takes_little_memory() {
     assert!(output.status.success(), "{said}");
     let peak: u64 = said.split("peak ").nth(1).unwrap().split(" end").next().unwrap().parse().unwrap();
     assert!(peak < 24 << 10, "{peak} KiB");
-    let said = xorriso(&["-indev", work.path().join("x.iso").to_str().unwrap(), "-du", "/"]);
+    let said = xorriso(&["-indev", &stdio(&work.path().join("x.iso")), "-du", "/"]);
     assert!(said.contains("'/'"), "{said}");
 }
 

@@ -61,6 +61,11 @@ pub(crate) fn printed<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterat
     text
 }
 
+/// A file as xorriso is told of it: what lies below `/dev`, as memory file systems do, is a drive to it otherwise.
+pub(crate) fn stdio(file: &Path) -> String {
+    format!("stdio:{}", file.display())
+}
+
 /// Files by path, directories with a slash behind, each with its length and digest.
 pub(crate) type Listing = BTreeMap<String, (usize, String)>;
 

@@ -127,7 +127,7 @@ fn a_run_ships_a_tree_an_iso_and_a_disk() {
     assert_eq!(serde_json::from_slice::<Value>(&measured.stdout).unwrap(), pcrs["ukis"][&others[0]]["11"]);
 
     // What the ISO carries.
-    let iso = out.join("box.iso").display().to_string();
+    let iso = tools::stdio(&out.join("box.iso"));
     let report = printed("xorriso", ["-indev", &iso, "-pvd_info", "-report_el_torito", "plain"]);
     assert!(report.contains("Volume Id    : UKI_ISO_INSTALL"), "{report}");
     let to = case.dir.path().join("extracted");
