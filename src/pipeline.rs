@@ -23,8 +23,8 @@ use inputs::{IMMUCORE, init, kernel_image, os_release, read_input, stub};
 pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
 pub use request::{
-    Artifact, BootEntry, BuildRequest, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest, ShipRequest,
-    SlimRequest,
+    Artifact, BootEntry, BuildRequest, Destination, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest,
+    ShipRequest, SlimRequest,
 };
 pub use ship::{beside_boot_image, disk_parts, esp_warning};
 pub use slim::{SlimOutcome, slim};
@@ -39,7 +39,7 @@ use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::Selection;
 use crate::drivers::{depmod, slim as slimming};
 use crate::image::esp::{BASE_CMDLINE, INSTALL_MODE, Menu, PlannedUki};
-use crate::image::{self, Files, ImageError, Staging, sbom};
+use crate::image::{self, ImageError, Staging, sbom};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
@@ -107,13 +107,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let keys = load_keys(&request.keys)?;
     // A mistake in the options is told before any work.
     keys.policies(&request.policies)?;
-    let (beside, enrolment_keys) =
-        (ship::beside_boot_image(&request.ship.iso)?, ship::enrolment_keys(request.ship.enrolment_keys.as_deref())?);
-    let oem = request.ship.disk.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
-    keys::refuse_keys_beside(&[&beside, &oem], &request.keys)?;
-    for files in [&beside, &oem] {
-        image::refuse_private_keys(files)?;
-    }
+    let given = ship::Given::read(request)?;
     let splash = ukis::splash(request.splash.as_deref())?;
     let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
     refuse_unbootable(&inventory, &findings)?;
@@ -124,7 +118,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let stub = stub(&root, request.stub.as_deref(), &kernel)?;
     let is_kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
     let init = init(&root, request.init.as_deref(), is_kairos)?;
-    let loader = inputs::loader(&root, request.ship.loader.as_deref(), &kernel)?;
+    let loader = inputs::loader(&root, request.ship.loader.as_deref(), request.ship.must_boot(), &kernel)?;
     let version = loader.as_ref().map(|(loader, _)| loader.version.clone()).unwrap_or_default();
     let menu = Menu {
         branding: request.ship.branding.clone(),
@@ -161,32 +155,35 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     prepare(&mut tree, &init, request.source_date_epoch)?;
     keys::refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
-    progress.step("listing packages");
-    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
-    let sbom = parts.sbom(request, &mut report, cancel)?;
-    let uname = inventory.kernel.release.as_str().as_bytes().to_vec();
-    drop((inventory, selection));
-
-    progress.step("compressing, measuring and signing");
-    let os_release = os_release(&root, &mut report)?;
-    let mut initrd_stats: Option<InitrdStats> = None;
-    let initrd = Payload::Producer(Box::new(|out| {
-        let progress = |done| progress.bytes(done, rootfs.bytes);
-        initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
-        Ok(())
-    }));
     let common = ukis::Common {
         request,
         keys: &keys,
         root: &root,
         stub: &stub,
         kernel,
-        os_release,
-        uname,
+        os_release: os_release(&root, &mut report)?,
+        uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
         has_ucode,
         splash,
         cancel,
     };
+    let loader = ship::signed_loader(loader, &keys, request, cancel)?;
+    let release = inputs::release(&root)?;
+    let shipping = ship::Shipping { request, keys: &keys, release, loader, given, cancel };
+    shipping.rehearse(&planned, common.stand_in(&planned)?, rootfs.bytes)?;
+
+    progress.step("listing packages");
+    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
+    let sbom = parts.sbom(request, &mut report, cancel)?;
+    drop((inventory, selection));
+
+    progress.step("compressing, measuring and signing");
+    let mut initrd_stats: Option<InitrdStats> = None;
+    let initrd = Payload::Producer(Box::new(|out| {
+        let progress = |done| progress.bytes(done, rootfs.bytes);
+        initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
+        Ok(())
+    }));
     let built = common.build(&planned, initrd, &mut staging)?;
     let first = built.first().cloned().unwrap_or_default();
 
@@ -206,10 +203,8 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             .map(|(name, bytes)| size::Section { name: name.to_string(), bytes: *bytes })
             .collect(),
     });
-    let loader = ship::signed_loader(loader, &keys, request, cancel)?;
     let pcrs = pcrs(&planned, &built);
     report.warnings.splice(0..0, menu_warnings);
-    let shipping = ship::Shipping { request, root: &root, loader, enrolment_keys, beside, oem, cancel };
     let shipped = shipping.ship(planned, unpacked, &mut staging, progress)?;
     // First: what is said of drivers is long, and only the first lines are shown.
     report.warnings.splice(0..0, shipped.warnings);
@@ -219,6 +214,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     staging.write(image::PCRS, json(&pcrs)?.as_bytes())?;
     cancel.check()?;
     let files = staging.commit()?;
+    report.warnings.splice(0..0, shipped.notes);
     Ok(Outcome { report, predictions: first.predictions, files })
 }
 

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use super::{Image, ImageError, Output};
 use crate::names::TreePath;
-use crate::root::sysroot::{EntryType, Sysroot};
+use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 use crate::root::tree::Seen;
+
+/// What the top of an ext4 file system has for its own repair.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// Where a file's bytes come from.
 #[derive(Debug, Clone)]
@@ -152,6 +155,7 @@ impl Node {
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     nodes: BTreeMap<TreePath, Node>,
+    left_out: Vec<PathBuf>,
 }
 
 impl Files {
@@ -161,19 +165,32 @@ impl Files {
         Self::default()
     }
 
-    /// All that a folder holds. Links are not followed; sockets, devices and pipes are refused.
+    /// All that a folder holds. Links are not followed; sockets, devices and pipes are refused. `lost+found` of a mounted file
+    /// system is left out, which [`Files::notes`] tells.
     ///
     /// # Errors
     /// A folder that cannot be read; what cannot be in an image.
     pub fn scan(folder: &Path) -> Result<Self, ImageError> {
-        let folder = Arc::new(Sysroot::open(folder)?);
+        // It is no root file system, and there may be several: each is called by its own name.
+        let failed = |error| match error {
+            SysrootError::Root { path, source } => ImageError::Io { action: "read the folder", path, source },
+            SysrootError::Path { action, path, source } => {
+                ImageError::Io { action, path: folder.join(path.as_path()), source }
+            }
+            other => other.into(),
+        };
+        let (host, folder) = (folder, Arc::new(Sysroot::open(folder).map_err(failed)?));
         let mut files = Self::new();
         let mut pending = vec![TreePath::root()];
         while let Some(directory) = pending.pop() {
-            for entry in folder.read_dir(&directory)? {
+            for entry in folder.read_dir(&directory).map_err(failed)? {
                 let path = directory.join(&entry.name)?;
-                let metadata = folder.metadata(&path)?;
+                let metadata = folder.metadata(&path).map_err(failed)?;
                 let node = match EntryType::of(&metadata) {
+                    EntryType::Directory if directory.is_root() && entry.name == LOST_AND_FOUND => {
+                        files.left_out.push(host.join(path.as_path()));
+                        continue;
+                    }
                     EntryType::Directory => {
                         pending.push(path.clone());
                         Node::Directory
@@ -186,7 +203,7 @@ impl Files {
                         },
                         executable: metadata.st_mode & 0o111 != 0,
                     },
-                    EntryType::Symlink => Node::Symlink(folder.read_link(&path)?),
+                    EntryType::Symlink => Node::Symlink(folder.read_link(&path).map_err(failed)?),
                     EntryType::Other => {
                         let source = std::io::Error::other(
                             "it is a device, a pipe or a socket, which no image holds; remove it",
@@ -198,6 +215,15 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    /// What is to be said of the folders that were read.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let note = |path: &PathBuf| {
+            format!("{} is not packed: it belongs to the file system that is mounted there", path.display())
+        };
+        self.left_out.iter().map(note).collect()
     }
 
     /// Adds or replaces an entry; directories that lead to it are made.
@@ -226,6 +252,7 @@ impl Files {
     /// # Errors
     /// A file where the other has a directory, or the other way round.
     pub fn overlay(&mut self, other: Self) -> Result<(), ImageError> {
+        self.left_out.extend(other.left_out);
         for (path, node) in other.nodes {
             let is_directory = |node: &Node| matches!(node, Node::Directory);
             match self.nodes.get(&path) {
