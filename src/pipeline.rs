@@ -15,6 +15,7 @@ mod ukis;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -149,8 +150,9 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     };
     let indexes = indexes(&root, &inventory, &selection)?;
     slimming::apply(&mut tree, &inventory, &selection, indexes);
+    let mut notes = Vec::new();
     for folder in &request.overlays {
-        overlay(&mut tree, folder, &options, cancel, &mut report)?;
+        notes.extend(overlay(&mut tree, folder, options.clone(), cancel, &mut report)?);
     }
     prepare(&mut tree, &init, request.source_date_epoch)?;
     keys::refuse_keys(&root, &tree, &request.keys)?;
@@ -214,7 +216,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     staging.write(image::PCRS, json(&pcrs)?.as_bytes())?;
     cancel.check()?;
     let files = staging.commit()?;
-    report.warnings.splice(0..0, shipped.notes);
+    report.warnings.splice(0..0, notes.into_iter().chain(shipped.notes));
     Ok(Outcome { report, predictions: first.predictions, files })
 }
 
@@ -235,19 +237,24 @@ fn pcrs(planned: &[PlannedUki], built: &[BuiltUki]) -> serde_json::Value {
     out.into()
 }
 
-/// Lays a folder over the tree.
+/// Lays a folder over the tree. What is to be said of the folder itself comes back.
 fn overlay(
     tree: &mut FileTree,
     folder: &Path,
-    options: &ScanOptions,
+    mut options: ScanOptions,
     cancel: &Cancel,
     report: &mut Report,
-) -> Result<(), PipelineError> {
+) -> Result<Option<String>, PipelineError> {
+    let lost = folder.join(image::LOST_AND_FOUND);
+    let lost = std::fs::symlink_metadata(&lost).ok().filter(std::fs::Metadata::is_dir).map(|metadata| {
+        options.exclude.insert((metadata.dev(), metadata.ino()));
+        image::not_packed(&lost)
+    });
     let layer = Arc::new(Sysroot::open(folder)?);
-    let scanned = scan::scan(&layer, options, cancel)?;
+    let scanned = scan::scan(&layer, &options, cancel)?;
     report.warnings.extend(scanned.notes.warnings());
     match tree.lay_over(&layer, scanned.tree) {
-        None => Ok(()),
+        None => Ok(lost),
         Some(path) => Err(PipelineError::Overlay { folder: folder.to_owned(), path }),
     }
 }

@@ -184,3 +184,53 @@ pub(super) fn genkey(args: GenkeyArgs, global: &GlobalArgs) -> Result<()> {
     };
     super::keys::generate(&generate, "-", global)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use clap::{Args, Command};
+
+    use super::super::args::BuildUkiArgs;
+    use super::{WORDS, in_upstreams_words};
+
+    /// All of the library's sources, with lines that go on joined.
+    fn sources() -> String {
+        let mut pending = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut text = String::new();
+        while let Some(path) = pending.pop() {
+            match path.is_dir() {
+                true if path.ends_with("cli") => {}
+                true => pending.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path())),
+                false if path.extension().is_some_and(|ending| ending == "rs") => {
+                    text += &std::fs::read_to_string(path).unwrap();
+                }
+                false => {}
+            }
+        }
+        let mut lines = text.split("\\\n");
+        lines.next().into_iter().chain(lines.map(str::trim_start)).collect()
+    }
+
+    #[test]
+    fn messages_advise_what_build_uki_has() {
+        let sources = sources();
+        let command = BuildUkiArgs::augment_args(Command::new("build-uki"));
+        for (from, to) in WORDS {
+            assert!(sources.contains(from), "no message says {from:?}");
+            let option = to.split(' ').find_map(|word| word.strip_prefix("--"));
+            let has = |name: &str| command.get_arguments().any(|option| option.get_long() == Some(name));
+            assert!(option.is_none_or(has), "{to}");
+        }
+        for (text, wanted) in [
+            ("choose another --output", "choose another --output-dir"),
+            ("--output, --output-dir", "--output-dir, --output-dir"),
+            ("--cmdline-layout entries or --output", "no --cmd-lines-v2 or --output-dir"),
+            ("/x--output", "/x--output-dir"),
+            ("nothing", "nothing"),
+            ("", ""),
+        ] {
+            assert_eq!(in_upstreams_words(text), wanted);
+        }
+    }
+}

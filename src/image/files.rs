@@ -10,8 +10,14 @@ use crate::names::TreePath;
 use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 use crate::root::tree::Seen;
 
-/// What the top of an ext4 file system has for its own repair.
-const LOST_AND_FOUND: &[u8] = b"lost+found";
+/// What the top of an ext4 file system has for its own repair: nobody's files, and only root can look into it.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
+/// What is to be said of it.
+#[must_use]
+pub fn not_packed(path: &Path) -> String {
+    format!("{} is not packed: it belongs to the file system that is mounted there", path.display())
+}
 
 /// Where a file's bytes come from.
 #[derive(Debug, Clone)]
@@ -187,7 +193,7 @@ impl Files {
                 let path = directory.join(&entry.name)?;
                 let metadata = folder.metadata(&path).map_err(failed)?;
                 let node = match EntryType::of(&metadata) {
-                    EntryType::Directory if directory.is_root() && entry.name == LOST_AND_FOUND => {
+                    EntryType::Directory if directory.is_root() && entry.name == LOST_AND_FOUND.as_bytes() => {
                         files.left_out.push(host.join(path.as_path()));
                         continue;
                     }
@@ -220,10 +226,7 @@ impl Files {
     /// What is to be said of the folders that were read.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let note = |path: &PathBuf| {
-            format!("{} is not packed: it belongs to the file system that is mounted there", path.display())
-        };
-        self.left_out.iter().map(note).collect()
+        self.left_out.iter().map(|path| not_packed(path)).collect()
     }
 
     /// Adds or replaces an entry; directories that lead to it are made.

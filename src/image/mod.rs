@@ -21,7 +21,7 @@ mod staging;
 
 use std::path::PathBuf;
 
-pub use files::{Content, Files, Node};
+pub use files::{Content, Files, LOST_AND_FOUND, Node, not_packed};
 pub use output::Output;
 pub use place::{check_file, check_folder, check_outside, check_replaceable};
 pub use staging::Staging;

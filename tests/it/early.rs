@@ -157,6 +157,8 @@ fn names_loaders_and_limits() {
     let case = case();
     early(&case, &["--profile", "A: a", "--cmdline-layout", "profiles"], &["a loader too old", "257", "--loader"]);
     early(&case, &["--loader", text(&keys().join("db.pem"))], &["db.pem", "PE"]);
+    let arm = roots::arm64().join("usr/lib/systemd/boot/efi/systemd-bootaa64.efi");
+    early(&case, &["--loader", text(&arm)], &["norole.efi is for x64, and the boot manager for aa64"]);
     early(&case, &["--max-boot-ram", "100M"], &["boot takes at least", "--max-boot-ram"]);
     early(&case, &["--max-uki-size", "1MiB"], &["UKI has at least", "--max-uki-size"]);
     // What the release says is in file names and entries.
@@ -225,16 +227,22 @@ fn lost_and_found_is_nobodys_and_old_images_are_told_of() {
     fs::set_permissions(mounted.join("lost+found"), PermissionsExt::from_mode(0o700)).unwrap();
     fs::write(mounted.join("a.yaml"), "#cloud-config\n").unwrap();
     let name = ["--name", "box"];
-    let images = ["--artifact", "iso,raw", "--overlay-iso", text(&mounted), "--oem", text(&mounted)];
+    let mounted_text = text(&mounted);
+    let images = ["--artifact", "iso,raw", "--overlay-iso", mounted_text, "--oem", mounted_text];
+    let images = [&images[..], &["--overlay-rootfs", mounted_text]].concat();
     let first = run(&case).args(name).args(images).output().unwrap();
     let said = stderr(&first);
     assert!(first.status.success() && said.contains(LONG_WORK), "{said}");
-    assert_eq!(said.matches(&format!("{} is not packed", mounted.join("lost+found").display())).count(), 2, "{said}");
+    assert_eq!(said.matches(&format!("{} is not packed", mounted.join("lost+found").display())).count(), 3, "{said}");
     assert!(!said.contains("earlier run"), "{said}");
     let (iso, to) = (case.out().join("box.iso"), case.dir.path().join("to"));
     printed("xorriso", ["-osirrox", "on", "-indev", text(&iso), "-extract", "/", text(&to)]);
     assert_eq!(tools::folder(&to).keys().collect::<Vec<_>>(), ["a.yaml", "efiboot.img"]);
     let report = fs::read(case.out().join("report.json")).unwrap();
+    let (uki, initrd) = (case.out().join("uki/EFI/kairos/norole.efi"), case.dir.path().join("initrd"));
+    printed("objcopy", ["-O", "binary", "--only-section=.initrd", text(&uki), text(&initrd)]);
+    let list = printed("sh", ["-c", "zstd -dc --long=27 \"$0\" | cpio -it --quiet", text(&initrd)]);
+    assert!(list.lines().any(|name| name == "a.yaml") && !list.contains("lost+found"), "{list}");
 
     // What this run does not write stays, and is told of: the report is about the image, and the same as before.
     let second = run(&case).args(name).output().unwrap();
