@@ -75,7 +75,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => out.write(bytes),
             Self::File { folder, path, seen } => {
-                let file = folder.file(path)?;
+                let file = folder.file(path).map_err(|error| of_folder(folder.host_path(), error))?;
                 let name = || host_path(folder, path);
                 let changed = || ImageError::Changed { path: name() };
                 let is_same = || match rustix::fs::fstat(&file) {
@@ -98,7 +98,9 @@ impl Content {
     pub fn read(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.to_vec()),
-            Self::File { folder, path, .. } => Ok(folder.read(path, limit)?),
+            Self::File { folder, path, .. } => {
+                folder.read(path, limit).map_err(|error| of_folder(folder.host_path(), error))
+            }
             Self::Image(_) => {
                 let source = std::io::Error::other("an image inside of an image is not read back");
                 Err(ImageError::Io { action: "read", path: PathBuf::new(), source })
@@ -113,7 +115,9 @@ impl Content {
     pub fn open(&self) -> Result<Box<dyn ReadSeek + '_>, ImageError> {
         match self {
             Self::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes))),
-            Self::File { folder, path, .. } => Ok(Box::new(folder.file(path)?)),
+            Self::File { folder, path, .. } => {
+                Ok(Box::new(folder.file(path).map_err(|error| of_folder(folder.host_path(), error))?))
+            }
             Self::Image(_) => Ok(Box::new(std::io::Cursor::new(self.read(0)?))),
         }
     }
@@ -122,6 +126,17 @@ impl Content {
 /// What can be read from anywhere.
 pub trait ReadSeek: Read + std::io::Seek {}
 impl<T: Read + std::io::Seek> ReadSeek for T {}
+
+/// A folder that is packed is no root file system, and there may be several: what is in it is called by its whole path.
+fn of_folder(folder: &Path, error: SysrootError) -> ImageError {
+    match error {
+        SysrootError::Root { path, source } => ImageError::Io { action: "read the folder", path, source },
+        SysrootError::Path { action, path, source } => {
+            ImageError::Io { action, path: folder.join(path.as_path()), source }
+        }
+        other => other.into(),
+    }
+}
 
 fn host_path(folder: &Sysroot, path: &TreePath) -> PathBuf {
     folder.host_path().join(path.as_path())
@@ -177,14 +192,7 @@ impl Files {
     /// # Errors
     /// A folder that cannot be read; what cannot be in an image.
     pub fn scan(folder: &Path) -> Result<Self, ImageError> {
-        // It is no root file system, and there may be several: each is called by its own name.
-        let failed = |error| match error {
-            SysrootError::Root { path, source } => ImageError::Io { action: "read the folder", path, source },
-            SysrootError::Path { action, path, source } => {
-                ImageError::Io { action, path: folder.join(path.as_path()), source }
-            }
-            other => other.into(),
-        };
+        let failed = |error| of_folder(folder, error);
         let (host, folder) = (folder, Arc::new(Sysroot::open(folder).map_err(failed)?));
         let mut files = Self::new();
         let mut pending = vec![TreePath::root()];

@@ -181,7 +181,7 @@ pub fn advice(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             "; make room there, or choose another --output"
         }
-        std::io::ErrorKind::PermissionDenied => "; run as a user who may write there",
+        std::io::ErrorKind::PermissionDenied => "; run as a user who may do that",
         std::io::ErrorKind::ReadOnlyFilesystem => "; choose another --output",
         _ => "",
     }
