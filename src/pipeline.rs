@@ -44,7 +44,7 @@ use crate::image::{self, ImageError, Staging, sbom};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
-use crate::root::sysroot::Sysroot;
+use crate::root::sysroot::{Sysroot, SysrootError};
 use crate::root::tree::{Entry, FileTree, Kind};
 use crate::size::{self, Report};
 
@@ -250,7 +250,12 @@ fn overlay(
         options.exclude.insert((metadata.dev(), metadata.ino()));
         image::not_packed(&lost)
     });
-    let layer = Arc::new(Sysroot::open(folder)?);
+    let layer = Sysroot::open(folder).map_err(|error| match error {
+        // It need not be a root file system.
+        SysrootError::Root { path, source } => PipelineError::Input { what: "the folder", path, source },
+        other => other.into(),
+    })?;
+    let layer = Arc::new(layer);
     let scanned = scan::scan(&layer, &options, cancel)?;
     report.warnings.extend(scanned.notes.warnings());
     match tree.lay_over(&layer, scanned.tree) {

@@ -68,6 +68,7 @@ fn folders_and_files_beside_the_uki() {
         refuses(&[option, text(&pipe)], &[text(&pipe.join("fifo")), "a pipe"]);
         refuses(&[option, text(case.dir.path())], &["out is inside of", "--output"]);
     }
+    early(&case, &["--overlay-rootfs", "/nowhere"], &["cannot read the folder /nowhere", "No such file"]);
     iso(&["--overlay-iso", text(&long)], &["nnnnnnnn", "ISO 9660", "shorten"]);
     iso(&["--overlay-iso", text(&taken)], &["/efiboot.img", "name of the boot image"]);
     let same = good.join("a.yaml");
@@ -198,24 +199,22 @@ fn what_is_in_the_way() {
     let make_file = |path: &Path| fs::write(path, "mine").unwrap();
     let make_link = |path: &Path| symlink("/nowhere", path).unwrap();
     let make_pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    let cases: [(&str, &dyn Fn(&Path), &str); 9] = [
-        ("box.iso", &make_folder, "a folder"),
-        ("box.raw", &make_link, "a link"),
-        ("box.qcow2", &make_pipe, "a pipe"),
-        ("report.json", &make_folder, "a folder"),
-        ("SHA256SUMS", &make_link, "a link"),
-        ("uki/EFI/kairos/norole.efi", &make_link, "a link"),
-        ("uki/loader/entries", &make_link, "a link"),
-        ("uki/EFI/tools", &make_file, "it is a file, and a folder must be there"),
-        ("uki", &make_file, "it is a file, and a folder must be there"),
-    ];
-    for (name, make, words) in cases {
+    let refuses = |name: &str, make: &dyn Fn(&Path), words: &str| {
         let path = case.out().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         make(&path);
         early(&case, &options, &[text(&path), "is in the way", words, "--output"]);
         fs::remove_dir_all(case.out()).unwrap();
-    }
+    };
+    refuses("box.iso", &make_folder, "a folder");
+    refuses("box.raw", &make_link, "a link");
+    refuses("box.qcow2", &make_pipe, "a pipe");
+    refuses("report.json", &make_folder, "a folder");
+    refuses("SHA256SUMS", &make_link, "a link");
+    refuses("uki/EFI/kairos/norole.efi", &make_link, "a link");
+    refuses("uki/loader/entries", &make_link, "a link");
+    refuses("uki/EFI/tools", &make_file, "it is a file, and a folder must be there");
+    refuses("uki", &make_file, "it is a file, and a folder must be there");
     make_file(&case.out());
     early(&case, &options, &["out is in the way", "not a folder"]);
 }
