@@ -4,11 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let args = cli::args::Cli::parse();
-    match cli::run(args) {
+    match cli::run(cli::args::Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         // One line, the causes behind colons: what, where, why, and what to do stand in the messages themselves.
         Err(error) => {

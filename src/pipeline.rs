@@ -15,6 +15,7 @@ mod ukis;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ use inputs::{IMMUCORE, init, kernel_image, os_release, read_input, stub};
 pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
 pub use request::{
-    Artifact, BootEntry, BuildRequest, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest, ShipRequest,
-    SlimRequest,
+    Artifact, BootEntry, BuildRequest, Destination, DiskShape, Hardware, IsoContents, PolicyRequest, SelectRequest,
+    ShipRequest, SlimRequest,
 };
 pub use ship::{beside_boot_image, disk_parts, esp_warning};
 pub use slim::{SlimOutcome, slim};
@@ -39,11 +40,11 @@ use crate::drivers::inventory::{self, Inventory};
 use crate::drivers::select::Selection;
 use crate::drivers::{depmod, slim as slimming};
 use crate::image::esp::{BASE_CMDLINE, INSTALL_MODE, Menu, PlannedUki};
-use crate::image::{self, Files, ImageError, Staging, sbom};
+use crate::image::{self, ImageError, Staging, sbom};
 use crate::names::{ModuleName, TreePath};
 use crate::root::initrd::{self, InitrdStats};
 use crate::root::scan::{self, ScanOptions};
-use crate::root::sysroot::Sysroot;
+use crate::root::sysroot::{Sysroot, SysrootError};
 use crate::root::tree::{Entry, FileTree, Kind};
 use crate::size::{self, Report};
 
@@ -107,13 +108,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let keys = load_keys(&request.keys)?;
     // A mistake in the options is told before any work.
     keys.policies(&request.policies)?;
-    let (beside, enrolment_keys) =
-        (ship::beside_boot_image(&request.ship.iso)?, ship::enrolment_keys(request.ship.enrolment_keys.as_deref())?);
-    let oem = request.ship.disk.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
-    keys::refuse_keys_beside(&[&beside, &oem], &request.keys)?;
-    for files in [&beside, &oem] {
-        image::refuse_private_keys(files)?;
-    }
+    let given = ship::Given::read(request)?;
     let splash = ukis::splash(request.splash.as_deref())?;
     let Plan { root, inventory, mut selection, mut report, findings, .. } = plan(&request.select, progress)?;
     refuse_unbootable(&inventory, &findings)?;
@@ -124,7 +119,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let stub = stub(&root, request.stub.as_deref(), &kernel)?;
     let is_kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
     let init = init(&root, request.init.as_deref(), is_kairos)?;
-    let loader = inputs::loader(&root, request.ship.loader.as_deref(), &kernel)?;
+    let loader = inputs::loader(&root, request.ship.loader.as_deref(), request.ship.must_boot(), &kernel)?;
     let version = loader.as_ref().map(|(loader, _)| loader.version.clone()).unwrap_or_default();
     let menu = Menu {
         branding: request.ship.branding.clone(),
@@ -155,38 +150,42 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     };
     let indexes = indexes(&root, &inventory, &selection)?;
     slimming::apply(&mut tree, &inventory, &selection, indexes);
+    let mut notes = Vec::new();
     for folder in &request.overlays {
-        overlay(&mut tree, folder, &options, cancel, &mut report)?;
+        notes.extend(overlay(&mut tree, folder, options.clone(), cancel, &mut report)?);
     }
     prepare(&mut tree, &init, request.source_date_epoch)?;
     keys::refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
-    progress.step("listing packages");
-    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
-    let sbom = parts.sbom(request, &mut report, cancel)?;
-    let uname = inventory.kernel.release.as_str().as_bytes().to_vec();
-    drop((inventory, selection));
-
-    progress.step("compressing, measuring and signing");
-    let os_release = os_release(&root, &mut report)?;
-    let mut initrd_stats: Option<InitrdStats> = None;
-    let initrd = Payload::Producer(Box::new(|out| {
-        let progress = |done| progress.bytes(done, rootfs.bytes);
-        initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
-        Ok(())
-    }));
     let common = ukis::Common {
         request,
         keys: &keys,
         root: &root,
         stub: &stub,
         kernel,
-        os_release,
-        uname,
+        os_release: os_release(&root, &mut report)?,
+        uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
         has_ucode,
         splash,
         cancel,
     };
+    let loader = ship::signed_loader(loader, &keys, request, cancel)?;
+    let release = inputs::release(&root)?;
+    let shipping = ship::Shipping { request, keys: &keys, release, loader, given, cancel };
+    shipping.rehearse(&planned, common.stand_in(&planned)?, rootfs.bytes)?;
+
+    progress.step("listing packages");
+    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
+    let sbom = parts.sbom(request, &mut report, cancel)?;
+    drop((inventory, selection));
+
+    progress.step("compressing, measuring and signing");
+    let mut initrd_stats: Option<InitrdStats> = None;
+    let initrd = Payload::Producer(Box::new(|out| {
+        let progress = |done| progress.bytes(done, rootfs.bytes);
+        initrd_stats = Some(initrd::build(&tree, &root, &request.compression, out, cancel, &progress)?);
+        Ok(())
+    }));
     let built = common.build(&planned, initrd, &mut staging)?;
     let first = built.first().cloned().unwrap_or_default();
 
@@ -206,10 +205,8 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
             .map(|(name, bytes)| size::Section { name: name.to_string(), bytes: *bytes })
             .collect(),
     });
-    let loader = ship::signed_loader(loader, &keys, request, cancel)?;
     let pcrs = pcrs(&planned, &built);
     report.warnings.splice(0..0, menu_warnings);
-    let shipping = ship::Shipping { request, root: &root, loader, enrolment_keys, beside, oem, cancel };
     let shipped = shipping.ship(planned, unpacked, &mut staging, progress)?;
     // First: what is said of drivers is long, and only the first lines are shown.
     report.warnings.splice(0..0, shipped.warnings);
@@ -219,6 +216,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     staging.write(image::PCRS, json(&pcrs)?.as_bytes())?;
     cancel.check()?;
     let files = staging.commit()?;
+    report.warnings.splice(0..0, notes.into_iter().chain(shipped.notes));
     Ok(Outcome { report, predictions: first.predictions, files })
 }
 
@@ -239,19 +237,29 @@ fn pcrs(planned: &[PlannedUki], built: &[BuiltUki]) -> serde_json::Value {
     out.into()
 }
 
-/// Lays a folder over the tree.
+/// Lays a folder over the tree. What is to be said of the folder itself comes back.
 fn overlay(
     tree: &mut FileTree,
     folder: &Path,
-    options: &ScanOptions,
+    mut options: ScanOptions,
     cancel: &Cancel,
     report: &mut Report,
-) -> Result<(), PipelineError> {
-    let layer = Arc::new(Sysroot::open(folder)?);
-    let scanned = scan::scan(&layer, options, cancel)?;
+) -> Result<Option<String>, PipelineError> {
+    let lost = folder.join(image::LOST_AND_FOUND);
+    let lost = std::fs::symlink_metadata(&lost).ok().filter(std::fs::Metadata::is_dir).map(|metadata| {
+        options.exclude.insert((metadata.dev(), metadata.ino()));
+        image::not_packed(&lost)
+    });
+    let layer = Sysroot::open(folder).map_err(|error| match error {
+        // It need not be a root file system.
+        SysrootError::Root { path, source } => PipelineError::Input { what: "the folder", path, source },
+        other => other.into(),
+    })?;
+    let layer = Arc::new(layer);
+    let scanned = scan::scan(&layer, &options, cancel)?;
     report.warnings.extend(scanned.notes.warnings());
     match tree.lay_over(&layer, scanned.tree) {
-        None => Ok(()),
+        None => Ok(lost),
         Some(path) => Err(PipelineError::Overlay { folder: folder.to_owned(), path }),
     }
 }

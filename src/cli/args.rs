@@ -3,12 +3,13 @@
 mod auroraboot;
 mod image;
 mod keys;
+mod needs;
 mod uki;
 
 use std::path::PathBuf;
 
-pub(crate) use auroraboot::{BuildUki, BuildUkiArgs, GenkeyArgs, SecureBootEnrollArg};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use auroraboot::{BuildUkiArgs, GenkeyArgs, SecureBootEnrollArg};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub(crate) use image::*;
 use kairos_init::boot::pcr::Bank;
 use kairos_init::boot::sign::Hash;
@@ -33,6 +34,17 @@ pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
+}
+
+impl Cli {
+    /// Reads the command line; wrong usage ends the program with exit code 2.
+    pub(crate) fn read() -> Self {
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        needs::check(&matches, &mut command)
+            .and_then(|()| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Options of every command.

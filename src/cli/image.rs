@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use kairos_init::boot::verify::{self, Database};
 use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
 use kairos_init::image::medium::Room;
-use kairos_init::image::{self, DEFAULT_TIME, Files, Image, check_replaceable, medium, packed};
+use kairos_init::image::{self, DEFAULT_TIME, Files, Image, check_outside, check_replaceable, medium, packed};
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
 use super::args::{DiskArgs, GlobalArgs, ImageArgs, ImageCommand, ImageEspArgs, ImageIsoArgs, ImageRawArgs, IsoArgs};
@@ -59,7 +59,7 @@ impl Tree {
         }
         let files = Files::scan(&args.tree)?;
         image::refuse_private_keys(&files)?;
-        outside(&args.output, &args.tree)?;
+        check_outside(&args.output, &args.tree)?;
         let db = (!args.db.is_empty()).then_some(&db);
         let checked = esp::check(&files, db).with_context(|| format!("cannot use {}", args.tree.display()))?;
         // Keys that do not trust what they come with would lock a machine out of it.
@@ -71,7 +71,7 @@ impl Tree {
         }
         // What is unpacked is not known here; the ESP's need is.
         let budget = Budget::of(&Sizes::of(&files, 0, 0));
-        let mut warnings = checked.warnings.clone();
+        let mut warnings = [files.notes(), checked.warnings.clone()].concat();
         for warning in budget.check(&Limits { uki: args.max_uki_size, boot_ram: None })? {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -81,24 +81,6 @@ impl Tree {
         check_replaceable(&args.output)?;
         Ok(Self { files, checked, budget, time: args.source_date_epoch.unwrap_or(DEFAULT_TIME) })
     }
-}
-
-/// Refuses an image inside of a folder that it is made of: the next one would hold it.
-fn outside(output: &Path, folder: &Path) -> Result<()> {
-    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let cannot = |path: &Path| format!("cannot use {}", path.display());
-    let (parent, folder) = (
-        parent.canonicalize().with_context(|| cannot(parent))?,
-        folder.canonicalize().with_context(|| cannot(folder))?,
-    );
-    if parent.starts_with(&folder) {
-        bail!(
-            "{} is inside of {}, which it is made of: the next image would hold this one; choose another --output",
-            output.display(),
-            folder.display()
-        );
-    }
-    Ok(())
 }
 
 /// Writes beside the target and renames.
@@ -151,10 +133,11 @@ fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
     let tree = Tree::open(&args.image)?;
     let contents = iso_contents(&args.iso);
     for folder in &contents.overlays {
-        outside(&args.image.output, folder)?;
+        check_outside(&args.image.output, folder)?;
     }
     let more = pipeline::beside_boot_image(&contents)?;
     image::refuse_private_keys(&more)?;
+    render::warn(&more.notes());
     let parts = medium::IsoParts { more, label: args.label.clone(), table: contents.table };
     write(&medium::iso(&tree.files, parts, tree.time)?, Room::Reserved, &args.image.output)?;
     done("iso", &args.image.output, &tree, global)
@@ -163,6 +146,12 @@ fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
 fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     let tree = Tree::open(&args.image)?;
     let shape = disk_shape(&args.disk);
+    if shape.qcow2 {
+        packed::check_qemu_img()?;
+    }
+    if let Some(folder) = &shape.oem {
+        check_outside(&args.image.output, folder)?;
+    }
     let installed = match tree.checked.is_installed {
         true => tree.files.clone(),
         false => esp::installed(&tree.files)?,
@@ -170,6 +159,7 @@ fn raw(args: &ImageRawArgs, global: &GlobalArgs) -> Result<()> {
     esp::check(&installed, None).context("the tree with the roles of an installed system")?;
     let oem = shape.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default();
     image::refuse_private_keys(&oem)?;
+    render::warn(&oem.notes());
     let parts = pipeline::disk_parts(&shape, &oem, tree.budget.esp_bytes);
     let disk = medium::disk(&installed, &parts, tree.time)?;
     render::warn(&pipeline::esp_warning(&shape, &tree.budget).into_iter().collect::<Vec<_>>());

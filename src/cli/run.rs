@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use kairos_init::boot::build::collapse_white_space;
 use kairos_init::image::budget::Limits;
-use kairos_init::pipeline::{self, Artifact, BootEntry, BuildRequest, ShipRequest};
+use kairos_init::pipeline::{self, Artifact, BootEntry, BuildRequest, Destination, ShipRequest};
 
 use super::args::{GlobalArgs, RunArgs, StageArg, TargetArg};
 use super::render::{self, Reporter};
@@ -21,17 +21,8 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
                 "nothing to do: name a folder for the artifacts with --output, or slim the root in place with --hardware"
             );
         }
-        let keys = &args.keys;
-        if [&keys.sb_key, &keys.sb_cert, &keys.pcr_key, &keys.pcr_public_key].iter().any(|files| !files.is_empty()) {
-            bail!(
-                "without --output the root is slimmed in place and nothing is signed: name a folder, or give no keys"
-            );
-        }
         return super::slim::slim(&args.select, &args.in_place, global);
     };
-    if args.in_place.dry_run {
-        bail!("--dry-run is for slimming in place: use it without --output, or see `kairos-init plan`");
-    }
     let keys = super::key_files(&args.keys)?;
     if !args.unsigned && (keys.secure_boot.is_empty() || (keys.pcr.is_empty() && keys.pcr_public.is_empty())) {
         bail!(
@@ -44,6 +35,7 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
     let request = BuildRequest {
         select: super::select_request(&args.select)?,
         output,
+        destination: Destination::Output,
         keys,
         policies: super::policies(&args.policies, None)?,
         hash: args.keys.sb_hash,
@@ -58,6 +50,7 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
             artifacts: ship.artifact.into_iter().map(Artifact::from).collect(),
             name: ship.name,
             loader: ship.loader,
+            needs_loader: false,
             branding: ship.boot_branding,
             layout: ship.cmdline_layout.into(),
             single: Vec::new(),

@@ -7,8 +7,17 @@ use std::sync::Arc;
 
 use super::{Image, ImageError, Output};
 use crate::names::TreePath;
-use crate::root::sysroot::{EntryType, Sysroot};
+use crate::root::sysroot::{EntryType, Sysroot, SysrootError};
 use crate::root::tree::Seen;
+
+/// What the top of an ext4 file system has for its own repair: nobody's files, and only root can look into it.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
+/// What is to be said of it.
+#[must_use]
+pub fn not_packed(path: &Path) -> String {
+    format!("{} is not packed: it belongs to the file system that is mounted there", path.display())
+}
 
 /// Where a file's bytes come from.
 #[derive(Debug, Clone)]
@@ -66,7 +75,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => out.write(bytes),
             Self::File { folder, path, seen } => {
-                let file = folder.file(path)?;
+                let file = folder.file(path).map_err(|error| of_folder(folder.host_path(), error))?;
                 let name = || host_path(folder, path);
                 let changed = || ImageError::Changed { path: name() };
                 let is_same = || match rustix::fs::fstat(&file) {
@@ -89,7 +98,9 @@ impl Content {
     pub fn read(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.to_vec()),
-            Self::File { folder, path, .. } => Ok(folder.read(path, limit)?),
+            Self::File { folder, path, .. } => {
+                folder.read(path, limit).map_err(|error| of_folder(folder.host_path(), error))
+            }
             Self::Image(_) => {
                 let source = std::io::Error::other("an image inside of an image is not read back");
                 Err(ImageError::Io { action: "read", path: PathBuf::new(), source })
@@ -104,7 +115,9 @@ impl Content {
     pub fn open(&self) -> Result<Box<dyn ReadSeek + '_>, ImageError> {
         match self {
             Self::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes))),
-            Self::File { folder, path, .. } => Ok(Box::new(folder.file(path)?)),
+            Self::File { folder, path, .. } => {
+                Ok(Box::new(folder.file(path).map_err(|error| of_folder(folder.host_path(), error))?))
+            }
             Self::Image(_) => Ok(Box::new(std::io::Cursor::new(self.read(0)?))),
         }
     }
@@ -113,6 +126,17 @@ impl Content {
 /// What can be read from anywhere.
 pub trait ReadSeek: Read + std::io::Seek {}
 impl<T: Read + std::io::Seek> ReadSeek for T {}
+
+/// A folder that is packed is no root file system, and there may be several: what is in it is called by its whole path.
+fn of_folder(folder: &Path, error: SysrootError) -> ImageError {
+    match error {
+        SysrootError::Root { path, source } => ImageError::Io { action: "read the folder", path, source },
+        SysrootError::Path { action, path, source } => {
+            ImageError::Io { action, path: folder.join(path.as_path()), source }
+        }
+        other => other.into(),
+    }
+}
 
 fn host_path(folder: &Sysroot, path: &TreePath) -> PathBuf {
     folder.host_path().join(path.as_path())
@@ -152,6 +176,7 @@ impl Node {
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     nodes: BTreeMap<TreePath, Node>,
+    left_out: Vec<PathBuf>,
 }
 
 impl Files {
@@ -161,19 +186,25 @@ impl Files {
         Self::default()
     }
 
-    /// All that a folder holds. Links are not followed; sockets, devices and pipes are refused.
+    /// All that a folder holds. Links are not followed; sockets, devices and pipes are refused. `lost+found` of a mounted file
+    /// system is left out, which [`Files::notes`] tells.
     ///
     /// # Errors
     /// A folder that cannot be read; what cannot be in an image.
     pub fn scan(folder: &Path) -> Result<Self, ImageError> {
-        let folder = Arc::new(Sysroot::open(folder)?);
+        let failed = |error| of_folder(folder, error);
+        let (host, folder) = (folder, Arc::new(Sysroot::open(folder).map_err(failed)?));
         let mut files = Self::new();
         let mut pending = vec![TreePath::root()];
         while let Some(directory) = pending.pop() {
-            for entry in folder.read_dir(&directory)? {
+            for entry in folder.read_dir(&directory).map_err(failed)? {
                 let path = directory.join(&entry.name)?;
-                let metadata = folder.metadata(&path)?;
+                let metadata = folder.metadata(&path).map_err(failed)?;
                 let node = match EntryType::of(&metadata) {
+                    EntryType::Directory if directory.is_root() && entry.name == LOST_AND_FOUND.as_bytes() => {
+                        files.left_out.push(host.join(path.as_path()));
+                        continue;
+                    }
                     EntryType::Directory => {
                         pending.push(path.clone());
                         Node::Directory
@@ -186,7 +217,7 @@ impl Files {
                         },
                         executable: metadata.st_mode & 0o111 != 0,
                     },
-                    EntryType::Symlink => Node::Symlink(folder.read_link(&path)?),
+                    EntryType::Symlink => Node::Symlink(folder.read_link(&path).map_err(failed)?),
                     EntryType::Other => {
                         let source = std::io::Error::other(
                             "it is a device, a pipe or a socket, which no image holds; remove it",
@@ -198,6 +229,12 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    /// What is to be said of the folders that were read.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.left_out.iter().map(|path| not_packed(path)).collect()
     }
 
     /// Adds or replaces an entry; directories that lead to it are made.
@@ -226,6 +263,7 @@ impl Files {
     /// # Errors
     /// A file where the other has a directory, or the other way round.
     pub fn overlay(&mut self, other: Self) -> Result<(), ImageError> {
+        self.left_out.extend(other.left_out);
         for (path, node) in other.nodes {
             let is_directory = |node: &Node| matches!(node, Node::Directory);
             match self.nodes.get(&path) {

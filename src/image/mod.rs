@@ -15,14 +15,15 @@ pub mod iso;
 pub mod medium;
 mod output;
 pub mod packed;
+mod place;
 pub mod sbom;
 mod staging;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-pub use files::{Content, Files, Node};
+pub use files::{Content, Files, LOST_AND_FOUND, Node, not_packed};
 pub use output::Output;
+pub use place::{check_file, check_folder, check_outside, check_replaceable};
 pub use staging::Staging;
 
 use crate::cancel::Cancelled;
@@ -55,15 +56,23 @@ pub const PCRS: &str = "pcrs.json";
 /// Checksums of all the other files, for `sha256sum -c`.
 pub const SUMS: &str = "SHA256SUMS";
 
-/// The base name of an image, as it may be given: one component, not hidden.
+/// Bytes of a base name: a file's name has at most 255, and the longest ending is `.raw.zst`.
+const LONGEST_NAME: usize = 255 - ".raw.zst".len();
+
+/// The base name of an image, as it may be given: one component, not hidden, with room for an ending.
 ///
 /// # Errors
 /// Why it cannot be, and what to do.
 pub fn parse_name(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.starts_with('.') || text.contains('/') || text.chars().any(char::is_control) {
-        true => Err("a name is not empty, has no slash and does not begin with a dot; folders are named with --output"
-            .to_owned()),
-        false => Ok(text.to_owned()),
+    if text.is_empty() || text.starts_with('.') || text.contains('/') || text.chars().any(char::is_control) {
+        return Err("a name is not empty, has no slash and does not begin with a dot; folders are named with --output"
+            .to_owned());
+    }
+    match text.len() {
+        0..=LONGEST_NAME => Ok(text.to_owned()),
+        length => {
+            Err(format!("it has {length} bytes, and a file's name has room for {LONGEST_NAME}; choose a shorter one"))
+        }
     }
 }
 
@@ -103,6 +112,16 @@ pub enum ImageError {
         path: PathBuf,
         /// Why it cannot be replaced.
         problem: &'static str,
+    },
+    /// What is written would be among what it is made of.
+    #[error(
+        "{output} is inside of {folder}, which it is made of: the next image would hold this one; choose another --output"
+    )]
+    Inside {
+        /// Where it is written.
+        output: PathBuf,
+        /// What is packed.
+        folder: PathBuf,
     },
     /// A file cannot be in this kind of image under its name, or at all.
     #[error("{path} cannot be in a {format} image: {problem}")]
@@ -162,25 +181,8 @@ pub fn advice(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             "; make room there, or choose another --output"
         }
-        std::io::ErrorKind::PermissionDenied => "; run as a user who may write there",
+        std::io::ErrorKind::PermissionDenied => "; run as a user who may do that",
         std::io::ErrorKind::ReadOnlyFilesystem => "; choose another --output",
         _ => "",
     }
-}
-
-/// Whether a file may be renamed to `path`: nothing is there, or a regular file. A rename would silently take the place of
-/// anything else, of a device node as well (`--output /dev/null`, as root), or of a link that someone made on purpose.
-///
-/// # Errors
-/// [`ImageError::InTheWay`] for what is no regular file; a path that cannot be looked at.
-pub fn check_replaceable(path: &Path) -> Result<(), ImageError> {
-    let problem = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => return Ok(()),
-        Ok(metadata) if metadata.is_dir() => "it is a folder",
-        Ok(metadata) if metadata.is_symlink() => "it is a link, which would be replaced and not followed",
-        Ok(_) => "it is a device, a pipe or a socket, which would be replaced and not written to",
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(ImageError::Io { action: "look at", path: path.to_owned(), source }),
-    };
-    Err(ImageError::InTheWay { path: path.to_owned(), problem })
 }

@@ -35,6 +35,14 @@ pub fn compress(from: &Path, out: &File, path: &Path, jobs: usize, cancel: &Canc
     encoder.finish().and_then(|mut out| out.flush()).map_err(failed)
 }
 
+/// Whether qemu-img is there, before an image is made that needs it.
+///
+/// # Errors
+/// [`ImageError::Qcow2`].
+pub fn check_qemu_img() -> Result<(), ImageError> {
+    run(Command::new("qemu-img").arg("--version"))
+}
+
 /// Converts a raw image to qcow2 by qemu-img, where that is installed: the format is QEMU's own, and so is its best writer.
 ///
 /// # Errors
@@ -47,8 +55,12 @@ pub fn qcow2(raw: &Path, target: &Path) -> Result<(), ImageError> {
         text.push(path);
         text
     };
-    let output = command.args(["convert", "-f", "raw", "-O", "qcow2"]).args([plain(raw), plain(target)]).output();
-    let output = output.map_err(|error| ImageError::Qcow2 { problem: format!("it cannot be run: {error}") })?;
+    run(command.args(["convert", "-f", "raw", "-O", "qcow2"]).args([plain(raw), plain(target)]))
+}
+
+fn run(command: &mut Command) -> Result<(), ImageError> {
+    let output =
+        command.output().map_err(|error| ImageError::Qcow2 { problem: format!("it cannot be run: {error}") })?;
     match output.status.success() {
         true => Ok(()),
         false => {

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{ImageError, SUMS, TREE, check_replaceable};
+use super::{ImageError, SUMS, TREE, check_file, check_folder};
 
 /// A longer `SHA256SUMS` is none of ours.
 const MAX_SUMS: u64 = 1 << 20;
@@ -132,11 +132,10 @@ impl Staging {
         self.write(SUMS, sums.as_bytes())?;
         names.push(SUMS.to_owned());
         for name in &names {
-            check_replaceable(&self.out.join(name))?;
-            if let Some(path) = self.link_on_the_way(name) {
-                let problem = "it is a link, and what is written would be elsewhere";
-                return Err(ImageError::InTheWay { path, problem });
-            }
+            check_file(&self.out, Path::new(name))?;
+        }
+        for name in &self.folders {
+            check_folder(&self.out, Path::new(name))?;
         }
         let former = self.former(&names);
         let mut placed = Vec::new();
@@ -161,13 +160,6 @@ impl Staging {
         Ok(placed)
     }
 
-    /// The first link among the folders that lead to a file of the output folder.
-    fn link_on_the_way(&self, name: &str) -> Option<PathBuf> {
-        let parents = Path::new(name).ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
-        let mut links = parents.map(|path| self.out.join(path)).filter(|path| path.is_symlink());
-        links.next()
-    }
-
     /// What an earlier run wrote into the ESP tree and this one does not: an entry that no longer has a UKI, say. Its `SHA256SUMS`
     /// tells what that was.
     fn former(&self, names: &[String]) -> Vec<(String, String)> {
@@ -188,7 +180,7 @@ impl Staging {
         for (sum, name) in former {
             let path = self.out.join(name);
             let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
-            if is_file && self.link_on_the_way(name).is_none() && sha256(&path)? == *sum {
+            if is_file && check_file(&self.out, Path::new(name)).is_ok() && sha256(&path)? == *sum {
                 fs::remove_file(&path).map_err(|source| ImageError::Io {
                     action: "remove what an earlier run wrote,",
                     path,

@@ -168,6 +168,25 @@ pub enum PipelineError {
         /// Its path in the image.
         path: TreePath,
     },
+    /// The boot manager would enrol keys that refuse the image.
+    #[error(
+        "{folder} has keys that do not trust this image: {problem}; a machine that enrols them would not start it: give the keys \
+         that belong to --sb-cert with --public-keys"
+    )]
+    Distrusted {
+        /// The folder of keys.
+        folder: PathBuf,
+        /// Who signs and is not trusted.
+        problem: String,
+    },
+    /// The release makes a name that images cannot have.
+    #[error("images cannot have the name that the root's release makes, {name}: {problem}; name them with --name")]
+    ImageName {
+        /// The name.
+        name: String,
+        /// Why.
+        problem: String,
+    },
     /// The kernel's own settings say that it would not start.
     #[error("kernel {release} would not start from a UKI: {problems}")]
     Kernel {

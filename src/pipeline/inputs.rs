@@ -19,6 +19,8 @@ use crate::size::Report;
 const MAX_KERNEL: u64 = 256 << 20;
 /// An `os-release` larger than this is none.
 const MAX_OS_RELEASE: u64 = 64 << 10;
+/// What has systemd's stub and boot manager.
+const PACKAGES: &str = "install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora)";
 /// Kairos' init in a UKI.
 pub(super) const IMMUCORE: &str = "/usr/bin/immucore";
 /// The init of a root without immucore.
@@ -73,7 +75,7 @@ pub(super) fn stub(root: &Sysroot, given: Option<&Path>, kernel: &[u8]) -> Resul
             match root.read(&path, MAX_STUB) {
                 Ok(bytes) => bytes,
                 Err(error) if error.is_not_found() => {
-                    let advice = "install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora) in the root, or name one with --stub".to_owned();
+                    let advice = format!("{PACKAGES} in the root, or name one with --stub");
                     return Err(PipelineError::Missing { what: format!("the systemd stub {path}"), advice });
                 }
                 Err(error) => return Err(error.into()),
@@ -124,10 +126,11 @@ pub(super) fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>,
 /// The boot manager: the one that is named, else the root's, if it has one.
 ///
 /// # Errors
-/// One that is named and cannot be read; what is no boot manager.
+/// One that is named and cannot be read; what is no boot manager; none where it is needed.
 pub(super) fn loader(
     root: &Sysroot,
     given: Option<&Path>,
+    is_needed: bool,
     kernel: &[u8],
 ) -> Result<Option<(Loader, Vec<u8>)>, PipelineError> {
     let (bytes, what) = match given {
@@ -137,6 +140,10 @@ pub(super) fn loader(
             let path = TreePath::new(format!("usr/lib/systemd/boot/efi/systemd-boot{arch}.efi"))?;
             match root.read(&path, MAX_LOADER) {
                 Ok(bytes) => (bytes, path.to_string()),
+                Err(error) if error.is_not_found() && is_needed => {
+                    let advice = format!("{PACKAGES} in the root, or name one with --loader");
+                    return Err(PipelineError::Missing { what: format!("the boot manager {path}"), advice });
+                }
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),
             }

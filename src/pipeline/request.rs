@@ -1,7 +1,7 @@
 //! What a run is asked for.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::KeyFiles;
 use crate::boot::pcr::{Bank, PhasePath};
@@ -9,11 +9,15 @@ use crate::boot::sign::Hash;
 use crate::boot::uki::profile::ProfileSpec;
 use crate::drivers::select::{FirmwareVersions, UnknownFirmware};
 use crate::drivers::target;
+use crate::image::TREE;
 use crate::image::budget::Limits;
 use crate::image::esp::{CmdlineLayout, SecureBootEnroll, Single};
 use crate::image::iso::PartitionTable;
 use crate::names::KernelRelease;
 use crate::root::initrd::Compression;
+
+/// How an ISO's name ends.
+const ISO: &str = ".iso";
 
 /// A hardware target: by name, or a file of the user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +145,8 @@ pub struct BuildRequest {
     pub select: SelectRequest,
     /// The output folder.
     pub output: PathBuf,
+    /// Where its files are in the end.
+    pub destination: Destination,
     /// Keys.
     pub keys: KeyFiles,
     /// What of the policies.
@@ -169,6 +175,39 @@ pub struct BuildRequest {
     pub jobs: usize,
     /// Latest time stamp in the image.
     pub source_date_epoch: Option<i64>,
+}
+
+/// Where the files of the output folder are in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// In the output folder.
+    #[default]
+    Output,
+    /// The tree's files right in this folder, the others nowhere: whoever asked moves them.
+    Tree(PathBuf),
+    /// The ISO in this folder, the others nowhere.
+    Iso(PathBuf),
+}
+
+impl Destination {
+    /// The folder that the user named.
+    #[must_use]
+    pub fn folder<'a>(&'a self, output: &'a Path) -> &'a Path {
+        match self {
+            Self::Output => output,
+            Self::Tree(folder) | Self::Iso(folder) => folder,
+        }
+    }
+
+    /// What a file of the output folder is called there; nothing where it is not taken.
+    #[must_use]
+    pub fn name<'a>(&self, name: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Output => Some(name),
+            Self::Tree(_) => name.strip_prefix(TREE),
+            Self::Iso(_) => name.ends_with(ISO).then_some(name),
+        }
+    }
 }
 
 /// A further boot entry: with a title of its own, or named by its arguments.
@@ -200,6 +239,8 @@ pub struct ShipRequest {
     pub name: Option<String>,
     /// systemd-boot; the root's where none is named.
     pub loader: Option<PathBuf>,
+    /// Refuses a root without a boot manager where none is named. For images that is so anyway.
+    pub needs_loader: bool,
     /// The title of the default boot entry.
     pub branding: String,
     /// Where further command lines go.
@@ -222,12 +263,28 @@ pub struct ShipRequest {
     pub limits: Limits,
 }
 
+impl ShipRequest {
+    /// The endings of images behind their base name, and whether this run writes them.
+    pub(super) fn images(&self) -> [(&'static str, bool); 4] {
+        let DiskShape { compress, qcow2, .. } = self.disk;
+        let raw = self.artifacts.contains(&Artifact::Raw);
+        let iso = self.artifacts.contains(&Artifact::Iso);
+        [(ISO, iso), (".raw", raw && !compress), (".raw.zst", raw && compress), (".qcow2", raw && qcow2)]
+    }
+
+    /// Whether the tree must start by itself: a tree alone may be for who starts the UKI by other means, an image is not.
+    pub(super) fn must_boot(&self) -> bool {
+        self.needs_loader || self.images().iter().any(|(_, is_written)| *is_written)
+    }
+}
+
 impl Default for ShipRequest {
     fn default() -> Self {
         Self {
             artifacts: BTreeSet::from([Artifact::Uki]),
             name: None,
             loader: None,
+            needs_loader: false,
             branding: "Kairos".to_owned(),
             layout: CmdlineLayout::default(),
             single: Vec::new(),

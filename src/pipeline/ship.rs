@@ -1,23 +1,26 @@
 //! From signed UKIs to what is shipped: the ESP tree, images, checks and the list of what is inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::Path;
 
-use super::inputs::{read_input, release};
-use super::request::{Artifact, BuildRequest, DiskShape, IsoContents};
+use super::inputs::read_input;
+use super::keys::refuse_keys_beside;
+use super::request::{Artifact, BuildRequest, Destination, DiskShape, IsoContents};
 use super::ukis::file_name;
 use super::{Keys, PipelineError, Progress};
+use crate::boot::sign::Identity;
 use crate::boot::sign::authenticode::{Existing, sign_pe};
-use crate::boot::verify::load_database;
+use crate::boot::verify::{Database, load_database};
 use crate::cancel::Cancel;
 use crate::image::budget::{Budget, Sizes};
+use crate::image::disk::Disk;
 use crate::image::esp::{self, EnrolmentKeys, EspRequest, Loader, PlannedUki, Uki};
+use crate::image::iso::Iso;
 use crate::image::medium::{self, DiskParts, IsoParts, Room};
-use crate::image::packed;
-use crate::image::{Content, DEFAULT_TIME, Files, ImageError, Node, Staging, TREE};
+use crate::image::sbom::SBOM;
+use crate::image::{self, Content, DEFAULT_TIME, Files, ImageError, Node, PCRS, REPORT, SUMS, Staging, TREE, packed};
 use crate::names::TreePath;
-use crate::root::sysroot::Sysroot;
 
 /// A signed update of Secure Boot's variables has less.
 const MAX_AUTH: u64 = 1 << 20;
@@ -40,7 +43,7 @@ pub(super) fn signed_loader(
 }
 
 /// The signed updates that the boot manager enrols.
-pub(super) fn enrolment_keys(folder: Option<&Path>) -> Result<Option<EnrolmentKeys>, PipelineError> {
+fn enrolment_keys(folder: Option<&Path>) -> Result<Option<EnrolmentKeys>, PipelineError> {
     let Some(folder) = folder else { return Ok(None) };
     let read = |name: &str| {
         let bytes = read_input("the key to enrol", &folder.join(name), MAX_AUTH)?;
@@ -70,14 +73,45 @@ pub fn beside_boot_image(contents: &IsoContents) -> Result<Files, PipelineError>
     Ok(files)
 }
 
+/// What the options name besides the root, read before any work: a mistake there is told at once.
+pub(super) struct Given {
+    pub(super) beside: Files,
+    pub(super) oem: Files,
+    enrolment_keys: Option<EnrolmentKeys>,
+    /// What these keys trust.
+    db: Option<Database>,
+}
+
+impl Given {
+    pub(super) fn read(request: &BuildRequest) -> Result<Self, PipelineError> {
+        let ship = &request.ship;
+        for folder in ship.iso.overlays.iter().chain(&ship.disk.oem) {
+            image::check_outside(request.destination.folder(&request.output), folder)?;
+        }
+        let given = Self {
+            beside: beside_boot_image(&ship.iso)?,
+            oem: ship.disk.oem.as_deref().map(Files::scan).transpose()?.unwrap_or_default(),
+            enrolment_keys: enrolment_keys(ship.enrolment_keys.as_deref())?,
+            db: ship.enrolment_keys.as_deref().map(|folder| load_database(&folder.join("db.auth"))).transpose()?,
+        };
+        refuse_keys_beside(&[&given.beside, &given.oem], &request.keys)?;
+        for files in [&given.beside, &given.oem] {
+            image::refuse_private_keys(files)?;
+        }
+        if ship.images().contains(&(".qcow2", true)) {
+            packed::check_qemu_img()?;
+        }
+        Ok(given)
+    }
+}
+
 /// What is shipped besides the UKIs themselves.
 pub(super) struct Shipping<'a> {
     pub(super) request: &'a BuildRequest,
-    pub(super) root: &'a Sysroot,
+    pub(super) keys: &'a Keys,
+    pub(super) release: BTreeMap<String, String>,
     pub(super) loader: Option<(Loader, Content)>,
-    pub(super) enrolment_keys: Option<EnrolmentKeys>,
-    pub(super) beside: Files,
-    pub(super) oem: Files,
+    pub(super) given: Given,
     pub(super) cancel: &'a Cancel,
 }
 
@@ -85,9 +119,41 @@ pub(super) struct Shipping<'a> {
 pub(super) struct Shipped {
     pub(super) budget: Budget,
     pub(super) warnings: Vec<String>,
+    /// What is to be said of folders, not of the image: it is another elsewhere, and not in the report.
+    pub(super) notes: Vec<String>,
+}
+
+/// All of it laid out: what is left is to write it.
+struct LaidOut {
+    tree: Files,
+    budget: Budget,
+    warnings: Vec<String>,
+    iso: Option<Iso>,
+    disk: Option<Disk>,
 }
 
 impl Shipping<'_> {
+    /// Lays everything out around a UKI without an initrd, and looks at where it shall be written: what would fail when the long
+    /// work is done fails before it.
+    pub(super) fn rehearse(
+        &self,
+        planned: &[PlannedUki],
+        stand_in: Vec<u8>,
+        root_bytes: u64,
+    ) -> Result<(), PipelineError> {
+        let content = Content::Bytes(stand_in.into());
+        let ukis = planned.iter().map(|planned| Uki { planned: planned.clone(), content: content.clone() });
+        if self.is_checked() {
+            self.refuse_distrusted()?;
+        }
+        // Its signature is not there yet; whether it will be trusted was just told.
+        let laid_out = self.lay_out(ukis.collect(), root_bytes, None).map_err(|error| match error {
+            PipelineError::Budget(error) => error.at_least().into(),
+            other => other,
+        })?;
+        self.check_places(&laid_out.tree)
+    }
+
     /// Puts the tree together around UKIs that are in the output folder, holds it against the limits, and makes the images.
     pub(super) fn ship(
         self,
@@ -96,74 +162,127 @@ impl Shipping<'_> {
         staging: &mut Staging,
         progress: &dyn Progress,
     ) -> Result<Shipped, PipelineError> {
-        let ship = &self.request.ship;
-        let release = release(self.root)?;
         let ukis = planned.into_iter().map(|planned| {
             let content = Content::file(&staging.staged(&file_name(&planned)))?;
             Ok(Uki { planned, content })
         });
-        let built = ukis.collect::<Result<Vec<_>, ImageError>>()?;
-        let tree = esp::tree(&EspRequest {
-            loader: self.loader.clone(),
-            ukis: built,
-            version: release.get("KAIROS_RELEASE").filter(|_| ship.include_version).cloned(),
-            include_cmdline: ship.include_cmdline,
-            secure_boot_enroll: ship.enroll,
-            keys: self.enrolment_keys.clone(),
-        })?;
-        let esp::EspTree { files, mut warnings } = tree;
-        let window = 1_u64.checked_shl(self.request.compression.window_log).unwrap_or(u64::MAX);
-        let budget = Budget::of(&Sizes::of(&files, root_bytes, window));
-        warnings.extend(budget.check(&ship.limits)?);
-        let images = ship.artifacts.contains(&Artifact::Iso) || ship.artifacts.contains(&Artifact::Raw);
-        // A tree without a boot manager is for who starts the UKI by other means; an image of it is for nobody.
-        if self.loader.is_some() || images {
-            // Keys that do not trust what they come with would lock a machine out of it.
-            let db = ship.enrolment_keys.as_deref().map(|folder| load_database(&folder.join("db.auth"))).transpose()?;
-            warnings.extend(esp::check(&files, db.as_ref())?.warnings);
-        }
-        write_tree(&files, staging)?;
-
-        let time = self.request.source_date_epoch.unwrap_or(DEFAULT_TIME);
-        let name = match &ship.name {
-            Some(name) => name.clone(),
-            None => default_name(&release),
-        };
-        if ship.artifacts.contains(&Artifact::Iso) {
+        let ukis = ukis.collect::<Result<Vec<_>, ImageError>>()?;
+        let LaidOut { tree, budget, warnings, iso, disk } = self.lay_out(ukis, root_bytes, self.given.db.as_ref())?;
+        write_tree(&tree, staging)?;
+        let name = self.name();
+        if let Some(iso) = iso {
             progress.step("writing the ISO");
-            let parts =
-                IsoParts { more: self.beside.clone(), label: medium::ISO_LABEL.to_owned(), table: ship.iso.table };
-            let iso = medium::iso(&files, parts, time)?;
             let file_name = format!("{name}.iso");
             let file = staging.create(&file_name)?;
             medium::write(&iso, Room::Reserved, &file, Path::new(&file_name), self.cancel)?;
         }
-        if ship.artifacts.contains(&Artifact::Raw) {
+        if let Some(disk) = disk {
             progress.step("writing the disk image");
-            warnings.extend(esp_warning(&ship.disk, &budget));
-            self.raw(&files, &budget, &name, time, staging)?;
+            write_disk(&disk, &self.request.ship.disk, &name, staging, self.request.jobs, self.cancel)?;
         }
-        // A warning that the check of the tree repeats is said once.
-        let mut seen = std::collections::BTreeSet::new();
-        warnings.retain(|warning| seen.insert(warning.clone()));
-        Ok(Shipped { budget, warnings })
+        let mut notes = [&self.given.beside, &self.given.oem].map(Files::notes).concat();
+        notes.extend(self.stale(&name));
+        Ok(Shipped { budget, warnings, notes })
     }
 
-    fn raw(
-        &self,
-        tree: &Files,
-        budget: &Budget,
-        name: &str,
-        time: i64,
-        staging: &mut Staging,
-    ) -> Result<(), PipelineError> {
-        let shape = &self.request.ship.disk;
-        let installed = esp::installed(tree)?;
-        esp::check(&installed, None)?;
-        let parts = disk_parts(shape, &self.oem, budget.esp_bytes);
-        let disk = medium::disk(&installed, &parts, time)?;
-        let jobs = self.request.jobs;
-        write_disk(&disk, shape, name, staging, jobs, self.cancel)
+    fn lay_out(&self, ukis: Vec<Uki>, root_bytes: u64, db: Option<&Database>) -> Result<LaidOut, PipelineError> {
+        let ship = &self.request.ship;
+        let esp::EspTree { files: tree, mut warnings } = esp::tree(&EspRequest {
+            loader: self.loader.clone(),
+            ukis,
+            version: self.release.get("KAIROS_RELEASE").filter(|_| ship.include_version).cloned(),
+            include_cmdline: ship.include_cmdline,
+            secure_boot_enroll: ship.enroll,
+            keys: self.given.enrolment_keys.clone(),
+        })?;
+        let window = 1_u64.checked_shl(self.request.compression.window_log).unwrap_or(u64::MAX);
+        let budget = Budget::of(&Sizes::of(&tree, root_bytes, window));
+        warnings.extend(budget.check(&ship.limits)?);
+        if self.is_checked() {
+            warnings.extend(esp::check(&tree, db)?.warnings);
+        }
+        let time = self.request.source_date_epoch.unwrap_or(DEFAULT_TIME);
+        let (mut iso, mut disk) = (None, None);
+        if ship.artifacts.contains(&Artifact::Iso) {
+            let more = self.given.beside.clone();
+            let parts = IsoParts { more, label: medium::ISO_LABEL.to_owned(), table: ship.iso.table };
+            iso = Some(medium::iso(&tree, parts, time)?);
+        }
+        if ship.artifacts.contains(&Artifact::Raw) {
+            warnings.extend(esp_warning(&ship.disk, &budget));
+            let installed = esp::installed(&tree)?;
+            esp::check(&installed, None)?;
+            let parts = disk_parts(&ship.disk, &self.given.oem, budget.esp_bytes);
+            disk = Some(medium::disk(&installed, &parts, time)?);
+        }
+        // A warning that the check of the tree repeats is said once.
+        let mut seen = BTreeSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
+        Ok(LaidOut { tree, budget, warnings, iso, disk })
+    }
+
+    /// A tree without a boot manager is for who starts the UKI by other means; an image of it is for nobody.
+    fn is_checked(&self) -> bool {
+        self.loader.is_some() || self.request.ship.must_boot()
+    }
+
+    /// Keys that do not trust what they come with would lock a machine out of it.
+    fn refuse_distrusted(&self) -> Result<(), PipelineError> {
+        let (Some(db), Some(folder)) = (&self.given.db, &self.request.ship.enrolment_keys) else { return Ok(()) };
+        let signers: Vec<_> = self.keys.secure_boot.iter().map(Identity::chain).collect();
+        if signers.iter().any(|signer| db.trusts(signer)) {
+            return Ok(());
+        }
+        let names: Vec<_> = signers.iter().map(|signer| signer.name()).collect();
+        let problem = match names.is_empty() {
+            true => "nothing signs it".to_owned(),
+            false => format!("nothing in db.auth vouches for {}, which signs it", names.join(" or ")),
+        };
+        Err(PipelineError::Distrusted { folder: folder.clone(), problem })
+    }
+
+    /// Whether everything that will be written can take its place.
+    fn check_places(&self, tree: &Files) -> Result<(), PipelineError> {
+        let BuildRequest { output, destination, .. } = self.request;
+        let folder = destination.folder(output);
+        let place = |name: &str, check: fn(&Path, &Path) -> Result<(), ImageError>| match destination.name(name) {
+            Some(name) => check(folder, Path::new(name)),
+            None => Ok(()),
+        };
+        for (path, node) in tree.iter() {
+            let check = if matches!(node, Node::Directory) { image::check_folder } else { image::check_file };
+            place(&in_tree(path), check)?;
+        }
+        for (ending, _) in self.request.ship.images().iter().filter(|(_, is_written)| *is_written) {
+            let name = image::parse_name(&self.name())
+                .map_err(|problem| PipelineError::ImageName { name: self.name(), problem })?;
+            place(&format!("{name}{ending}"), image::check_file)?;
+        }
+        for name in [SBOM, REPORT, PCRS, SUMS] {
+            place(name, image::check_file)?;
+        }
+        Ok(())
+    }
+
+    /// The images' base name.
+    fn name(&self) -> String {
+        self.request.ship.name.clone().unwrap_or_else(|| default_name(&self.release))
+    }
+
+    /// Images of this name that an earlier run wrote and this one does not: they look as if they belonged to it.
+    fn stale(&self, name: &str) -> Vec<String> {
+        let BuildRequest { output, destination, ship, .. } = self.request;
+        let others = ship.images().into_iter().filter(|(_, is_written)| !is_written);
+        let paths = others.map(|(ending, _)| output.join(format!("{name}{ending}")));
+        let there = paths.filter(|path| *destination == Destination::Output && path.is_file());
+        let warning = |path: std::path::PathBuf| {
+            format!(
+                "{} is of an earlier run: this one does not write it, and {SUMS} does not list it; remove it, or make it \
+                     anew (--artifact)",
+                path.display()
+            )
+        };
+        there.map(warning).collect()
     }
 }
 
@@ -217,11 +336,15 @@ fn write_disk(
     Ok(())
 }
 
+/// What a file of the tree is called in the output folder. The tree is ours, and all its names are text.
+fn in_tree(path: &TreePath) -> String {
+    format!("{TREE}{}", String::from_utf8_lossy(path.as_bytes()))
+}
+
 /// What is no UKI of the tree, into the output folder; those are there.
 fn write_tree(files: &Files, staging: &mut Staging) -> Result<(), PipelineError> {
     for (path, node) in files.iter() {
-        // The tree is ours, and all its names are text.
-        let name = format!("{TREE}{}", String::from_utf8_lossy(path.as_bytes()));
+        let name = in_tree(path);
         match node {
             Node::Directory => staging.folder(&name),
             Node::File { content: Content::Bytes(bytes), .. } => staging.write(&name, bytes)?,

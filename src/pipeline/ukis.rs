@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Cursor;
 use std::path::Path;
 
 use super::inputs::{read_input, write_microcode};
@@ -60,6 +61,15 @@ impl Common<'_> {
         Ok(all)
     }
 
+    /// The first of them as far as it is known before the long work, for a rehearsal: without initrd, and not signed.
+    pub(super) fn stand_in(&self, planned: &[PlannedUki]) -> Result<Vec<u8>, PipelineError> {
+        let mut file = Cursor::new(Vec::new());
+        if let Some(first) = planned.first() {
+            build::build(self.small_sections(first)?, &mut file)?;
+        }
+        Ok(file.into_inner())
+    }
+
     fn one(
         &self,
         planned: &PlannedUki,
@@ -67,28 +77,34 @@ impl Common<'_> {
         initrd_digests: BTreeMap<Bank, Vec<u8>>,
         staging: &mut Staging,
     ) -> Result<BuiltUki, PipelineError> {
-        let Self { request, keys, root, stub, cancel, .. } = self;
+        let Self { request, keys, root, cancel, .. } = self;
         let mut file = staging.create(&file_name(planned))?;
-        let main = planned.profiles.first().map(|entry| entry.cmdline.clone()).unwrap_or_default();
         let request = UkiRequest {
-            os_release: self.os_release.clone(),
-            profiles: profiles(planned, &request.entries)?,
-            cmdline: main.into_bytes(),
-            uname: self.uname.clone(),
             initrd: Some(initrd),
-            splash: (!self.splash.is_empty()).then(|| Payload::Bytes(self.splash.clone())),
             // Read when it is written: it need not lie in memory beside the compressor's window.
             ucode: self.has_ucode.then(|| Payload::Producer(Box::new(|out| write_microcode(root, out)))),
             policies: keys.policies(&request.policies)?,
             signings: keys.signings(request.hash),
             initrd_digests,
-            jobs: request.jobs,
-            ..UkiRequest::new(stub, self.kernel.clone())
+            ..self.small_sections(planned)?
         };
         build::build(request, &mut file).map_err(|error| match cancel.check() {
             // Ctrl-C arrives as the error of whatever was being written: it is reported as what it is.
             Err(cancelled) => cancelled.into(),
             Ok(()) => error.into(),
+        })
+    }
+
+    fn small_sections(&self, planned: &PlannedUki) -> Result<UkiRequest<'_>, PipelineError> {
+        let main = planned.profiles.first().map(|entry| entry.cmdline.clone()).unwrap_or_default();
+        Ok(UkiRequest {
+            os_release: self.os_release.clone(),
+            profiles: profiles(planned, &self.request.entries)?,
+            cmdline: main.into_bytes(),
+            uname: self.uname.clone(),
+            splash: (!self.splash.is_empty()).then(|| Payload::Bytes(self.splash.clone())),
+            jobs: self.request.jobs,
+            ..UkiRequest::new(self.stub, self.kernel.clone())
         })
     }
 }

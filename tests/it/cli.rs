@@ -129,7 +129,7 @@ pub(crate) fn refused(command: &mut Command, root: &Path, out: &Path, words: &[&
 }
 
 /// Path -> mode, length, modification time; empty where there is nothing.
-fn listing(path: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
+pub(crate) fn listing(path: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
     let mut all = BTreeMap::new();
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return all };
     all.insert(path.to_owned(), (metadata.mode(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()));

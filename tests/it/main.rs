@@ -11,6 +11,7 @@ mod cli;
 mod closure;
 mod depmod;
 mod duplicates;
+mod early;
 mod esp;
 mod eventlog;
 mod hardware;

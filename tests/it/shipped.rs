@@ -18,7 +18,7 @@ use crate::roots;
 const NOROLE: &str = "uki/EFI/kairos/norole.efi";
 
 /// A root with a boot manager and a package database.
-fn case() -> Case {
+pub(crate) fn case() -> Case {
     let case = Case::new();
     fs::write(case.root().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), roots::base_loader()).unwrap();
     fs::create_dir_all(case.root().join("var/lib/dpkg")).unwrap();
@@ -222,7 +222,7 @@ fn runs_that_must_not_ship() {
     refuses(&["--max-uki-size", "1MiB"], &["UKI has", "--max-uki-size", "--hardware"]);
     refuses(&["--max-boot-ram", "100M"], &["boot takes", "--max-boot-ram"]);
     for option in ["--overlay-iso", "--overlay-rootfs", "--oem"] {
-        refuses(&[option, &text(&keyed)], &["db.key", "innocent.txt", "published"]);
+        refuses(&["--artifact", "iso,raw", option, &text(&keyed)], &["db.key", "innocent.txt", "published"]);
     }
     // Keys of others that are secret all the same, and keys that do not trust the image.
     let foreign = case.dir.path().join("foreign");
@@ -230,11 +230,11 @@ fn runs_that_must_not_ship() {
     assert!(made.status.success(), "{}", stderr(&made));
     let secret = folder("secret");
     fs::copy(foreign.join("PK.key"), secret.join("PK.key")).unwrap();
-    refuses(&["--overlay-iso", &text(&secret)], &["/PK.key", "private key"]);
-    refuses(&["--public-keys", &text(&foreign)], &["is not signed by the db given"]);
+    refuses(&["--artifact", "iso", "--overlay-iso", &text(&secret)], &["/PK.key", "private key"]);
+    refuses(&["--public-keys", &text(&foreign)], &["do not trust this image", "db.pem", "--public-keys"]);
     refuses(&["--overlay-rootfs", &text(&odd)], &["/usr", "folder"]);
     refuses(&["--artifact", "iso", "--overlay-iso", &text(&taken)], &["/efiboot.img", "name of the boot image"]);
-    refuses(&["--install-data", "/nowhere/x.raw"], &["/nowhere/x.raw", "No such file"]);
+    refuses(&["--artifact", "iso", "--install-data", "/nowhere/x.raw"], &["/nowhere/x.raw", "No such file"]);
     refuses(&["--public-keys", &text(&odd)], &["PK.auth", "No such file"]);
     refuses(&["--loader", "/nowhere/boot.efi"], &["/nowhere/boot.efi"]);
     refuses(&["--loader", &text(&case.root().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub"))], &["stub"]);
@@ -245,7 +245,7 @@ fn runs_that_must_not_ship() {
         assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("--output"), "{}", stderr(&wrong));
     }
     fs::remove_file(case.root().join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")).unwrap();
-    refuses(&["--artifact", "iso"], &["without a boot manager", "--loader"]);
+    refuses(&["--artifact", "iso"], &["the boot manager", "systemd-bootx64.efi is missing", "--loader"]);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_newer_loader_shows_profiles_of_one_uki() {
 }
 
 /// A tree around a small UKI, made once for each test that wants one.
-fn tree() -> (Case, PathBuf) {
+pub(crate) fn tree() -> (Case, PathBuf) {
     let case = case();
     case.builds(&["--public-keys", keys().to_str().unwrap()]);
     let tree = case.out().join("uki");
@@ -450,7 +450,11 @@ fn auroraboots_build_uki() {
     without.arg(keys().join("tpm2-pcr-private.pem")).arg("--sb-key").arg(keys().join("db.key"));
     without.arg("--sb-cert").arg(keys().join("db.pem")).arg(case.root()).current_dir(case.dir.path());
     let output = without.output().unwrap();
-    assert!(output.status.code() == Some(1) && stderr(&output).contains("has no systemd-boot"), "{}", stderr(&output));
+    assert!(
+        output.status.code() == Some(1) && stderr(&output).contains("systemd-bootx64.efi is missing"),
+        "{}",
+        stderr(&output)
+    );
     assert!(!case.dir.path().join("none").exists());
     fs::write(loader, roots::base_loader()).unwrap();
 

@@ -37,6 +37,13 @@ impl Database {
         self.hashes.extend(other.hashes);
     }
 
+    /// Whether firmware with this db starts what the first of these certificates has signed, with the others in the signature.
+    #[must_use]
+    pub fn trusts(&self, signer: &CertificateChain) -> bool {
+        let carried: Vec<_> = signer.ders().filter_map(|der| Certificate::from_der(der).ok()).collect();
+        matches!(chain(signer.signer(), &carried, self, &Self::default()), Chain::Trusted(..))
+    }
+
     fn holds(&self, certificate: &Certificate) -> bool {
         self.certificates.contains(certificate)
     }

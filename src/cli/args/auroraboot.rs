@@ -76,6 +76,12 @@ pub(crate) struct BuildUkiArgs {
     /// Take stub and boot manager from the root
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) sdboot_in_source: bool,
+    /// The boot manager, systemd-boot [default: the root's own]; not AuroraBoot's, which brings one
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) loader: Option<PathBuf>,
+    /// The systemd stub [default: the root's own]; not AuroraBoot's, which brings one
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) stub: Option<PathBuf>,
     /// Time stamp of everything in the image (seconds since 1970)
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", hide = true)]
     pub(crate) source_date_epoch: Option<i64>,
@@ -164,8 +170,10 @@ pub(crate) struct BuildUki {
     pub(crate) splash: Option<PathBuf>,
     /// Time stamp of everything.
     pub(crate) source_date_epoch: Option<i64>,
-    /// Stub and boot manager are the root's own.
-    pub(crate) loader_in_root: bool,
+    /// systemd-boot; the root's where none is named.
+    pub(crate) loader: Option<PathBuf>,
+    /// systemd's stub; the root's where none is named.
+    pub(crate) stub: Option<PathBuf>,
 }
 
 impl BuildUkiArgs {
@@ -194,6 +202,9 @@ impl BuildUkiArgs {
                 }
             }
         }
+        if self.sdboot_in_source && (self.loader.is_some() || self.stub.is_some()) {
+            bail!("--sdboot-in-source takes stub and boot manager from the root: leave it out, or --loader and --stub");
+        }
         let Some(size_warning) = self.efi_size_warn.checked_mul(1 << 20) else {
             bail!("--efi-size-warn {}: that is more than any file has", self.efi_size_warn);
         };
@@ -220,7 +231,8 @@ impl BuildUkiArgs {
             enroll: self.secure_boot_enroll.into(),
             splash: self.splash,
             source_date_epoch: self.source_date_epoch,
-            loader_in_root: self.sdboot_in_source,
+            loader: self.loader,
+            stub: self.stub,
         })
     }
 }
@@ -316,7 +328,8 @@ mod tests {
             size_warning: 1 << 30,
             enroll: SecureBootEnroll::IfSafe,
             splash: None,
-            loader_in_root: false,
+            loader: None,
+            stub: None,
         };
         assert_eq!(built, expected);
         assert_eq!(parse(&["/usr"]).unwrap(), expected);
@@ -373,6 +386,7 @@ mod tests {
             (&["-o", "/nowhere", "/usr"], "--overlay-rootfs /nowhere"),
             (&["--public-keys", "/usr", "/usr"], "no db.auth"),
             (&["-x", "a", "-c", "b", "/usr"], "cannot be used with"),
+            (&["--sdboot-in-source", "--loader", "x", "/usr"], "--sdboot-in-source takes"),
             (&["-t", "raw", "/usr"], "possible values"),
             (&[], "required"),
         ] {

@@ -64,14 +64,7 @@ pub(crate) enum CompressArg {
 #[derive(Debug, Args)]
 pub(crate) struct ShipArgs {
     /// What to write, comma separated
-    #[arg(
-        long,
-        value_enum,
-        value_name = "KIND,...",
-        value_delimiter = ',',
-        default_value = "uki",
-        requires = "output"
-    )]
+    #[arg(long, value_enum, value_name = "KIND,...", value_delimiter = ',', default_value = "uki")]
     pub(crate) artifact: Vec<ArtifactArg>,
     /// Base name of images [default: of the root's release file, else kairos-uki]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
