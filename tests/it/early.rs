@@ -236,7 +236,7 @@ fn lost_and_found_is_nobodys_and_old_images_are_told_of() {
     assert_eq!(said.matches(&format!("{} is not packed", mounted.join("lost+found").display())).count(), 3, "{said}");
     assert!(!said.contains("earlier run"), "{said}");
     let (iso, to) = (case.out().join("box.iso"), case.dir.path().join("to"));
-    printed("xorriso", ["-osirrox", "on", "-indev", text(&iso), "-extract", "/", text(&to)]);
+    printed("xorriso", ["-osirrox", "on", "-indev", &tools::stdio(&iso), "-extract", "/", text(&to)]);
     assert_eq!(tools::folder(&to).keys().collect::<Vec<_>>(), ["a.yaml", "efiboot.img"]);
     let report = fs::read(case.out().join("report.json")).unwrap();
     let (uki, initrd) = (case.out().join("uki/EFI/kairos/norole.efi"), case.dir.path().join("initrd"));
