@@ -4,7 +4,7 @@
 //! others.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -163,15 +163,26 @@ pub enum Room {
 /// # Errors
 /// As [`Image::write`].
 pub fn write(image: &dyn Image, room: Room, file: &File, path: &Path, cancel: &Cancel) -> Result<(), ImageError> {
+    let mut out = Output::new(file, path, cancel);
+    out.check_length(image.length())?;
     if room == Room::Reserved {
         let failed = |source| ImageError::Io { action: "write", path: path.to_owned(), source };
         let mut file = file;
         Reserve::reserve(&mut file, image.length()).map_err(failed)?;
     }
-    let mut out = Output::new(file, path, cancel);
-    image.write(&mut out)?;
+    let full = |error| match error {
+        ImageError::Io { action, path, source } if source.kind() == ErrorKind::StorageFull => {
+            let text = format!(
+                "no room is left for its {} bytes, of which holes take room as well on file systems without any (FAT, exFAT)",
+                image.length()
+            );
+            ImageError::Io { action, path, source: std::io::Error::new(ErrorKind::StorageFull, text) }
+        }
+        other => other,
+    };
+    image.write(&mut out).map_err(full)?;
     match out.position() == image.length() {
-        true => out.finish(),
+        true => out.finish().map_err(full),
         false => {
             let problem = format!("{} bytes were written and {} laid out", out.position(), image.length());
             Err(ImageError::Layout { format: "image", problem })

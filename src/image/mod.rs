@@ -168,6 +168,22 @@ pub fn advice(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// What became of setting a file's mode, where it is no error that the file system has none: FAT, exFAT and shares of other systems
+/// ignore a mode or refuse it, and how they are mounted says who may read.
+///
+/// # Errors
+/// All others.
+pub fn mode_set(result: std::io::Result<()>) -> std::io::Result<()> {
+    use rustix::io::Errno;
+    match result {
+        // The file is our own, so that it is not us who may not.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP)) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Whether a file may be renamed to `path`: nothing is there, or a regular file. A rename would silently take the place of
 /// anything else, of a device node as well (`--output /dev/null`, as root), or of a link that someone made on purpose.
 ///

@@ -14,6 +14,7 @@ mod duplicates;
 mod esp;
 mod eventlog;
 mod hardware;
+mod holeless;
 mod image_budget;
 mod image_disk;
 mod image_ext4;

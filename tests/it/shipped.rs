@@ -262,7 +262,7 @@ fn a_newer_loader_shows_profiles_of_one_uki() {
 }
 
 /// A tree around a small UKI, made once for each test that wants one.
-fn tree() -> (Case, PathBuf) {
+pub(crate) fn tree() -> (Case, PathBuf) {
     let case = case();
     case.builds(&["--public-keys", keys().to_str().unwrap()]);
     let tree = case.out().join("uki");
