@@ -173,7 +173,7 @@ pub fn write(image: &dyn Image, room: Room, file: &File, path: &Path, cancel: &C
     let full = |error| match error {
         ImageError::Io { action, path, source } if source.kind() == ErrorKind::StorageFull => {
             let text = format!(
-                "no room is left for its {} bytes, of which holes take room as well on file systems without any (FAT, exFAT)",
+                "no room is left for its {} bytes; on file systems without holes (FAT, exFAT) zeros take room as well",
                 image.length()
             );
             ImageError::Io { action, path, source: std::io::Error::new(ErrorKind::StorageFull, text) }

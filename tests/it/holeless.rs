@@ -3,6 +3,7 @@
 //! `mount.exfat-fuse`, `mkfs.exfat`, `mkfs.vfat`, `strace`; without them these tests fail.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -71,7 +72,11 @@ fn kinds() -> Vec<&'static str> {
     let _ = Command::new("modprobe").args(["--quiet", "vfat"]).status();
     match fs::read_to_string("/proc/filesystems").unwrap().lines().any(|line| line.trim() == VFAT) {
         true => kinds.push(VFAT),
-        false => eprintln!("NOT TRIED: this kernel has no vfat; exFAT by FUSE was"),
+        // Past the test runner, which keeps what a test that passes prints.
+        false => {
+            let told = "NOT TRIED: this kernel has no vfat; exFAT by FUSE is, and vfat in tests/boot.sh media\n";
+            std::io::stderr().write_all(told.as_bytes()).unwrap();
+        }
     }
     kinds
 }
