@@ -43,8 +43,9 @@ pub fn seed(files: &Files) -> Result<[u8; 32], ImageError> {
                 hash.update(target);
             }
             Node::File { content: Content::Image(image), .. } => hash.update(image.length().to_le_bytes()),
-            Node::File { content, executable } => {
-                hash.update([b'f', u8::from(*executable)]);
+            // Not whether it is executable: a tree that lies on FAT has nothing else.
+            Node::File { content, .. } => {
+                hash.update(b"f\0");
                 hash.update(content.length().to_le_bytes());
                 sample(path, content, &mut hash)?;
             }
