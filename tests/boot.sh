@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Boots what the main job made, in QEMU with OVMF (emulated: no KVM is needed, so it takes minutes).
-#   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal] [media]
+#   tests/boot.sh [measured] [loaded] [tampered] [drivers] [guests] [enroll] [unseal] [media] [sticks]
 # all by default, as many at a time as there are processors and memory for: what a part says is printed when it is done
 # measured  Secure Boot enforced, TPM 2.0: the slimmed UKI reaches the marker unit, PCR 4, 7 and 11 are what was predicted,
 #           and so is every event of them in the machine's log
 # loaded    the same through systemd-boot
 # tampered  Secure Boot enforced: with one byte changed in .initrd or in .cmdline it does not start
 # drivers   a machine with dozens of emulated devices: the same drivers bind with the slimmed and the unslimmed UKI
-# media     the ISO as optical disc and as USB stick, the raw image as disk, each under enforced Secure Boot; and a firmware without
-#           keys, which the ISO's boot manager gives those in loader/keys/auto: the next boot is enforced
+# media     under enforced Secure Boot: the ISO as optical disc, with and without a partition table; the raw image as a disk that
+#           is larger than it, whose persistent file system grows while it is mounted; and there images are written on FAT, which
+#           the kernel here may not have
+# sticks    the ISO as USB stick, with an MBR and with a GPT, under enforced Secure Boot; and a firmware without keys, which the
+#           ISO's boot manager gives those in loader/keys/auto: the next boot is enforced
 # unseal    a disk that is bound to our PCR key unlocks under each profile, and not for another key
 # guests    the UKIs of x86-vm-kvm and x86-vm-vmware, on the devices that QEMU has of these: the same drivers bind, and both
 #           are smaller than x86-generic's
@@ -21,7 +24,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/all.sh"
 
 vms=$test_dir/vm
-parts=(drivers guests media unseal measured loaded enroll tampered) # the longest first
+parts=(drivers guests media sticks unseal measured loaded enroll tampered) # the longest first
 
 # verdict NAME COMMAND...: runs a check and says how it went.
 verdict() {
@@ -186,9 +189,10 @@ unseal_boot() {
     python3 "$here/lib/check_boot.py" unseal "$guest" "$name" "$4" "$5"
 }
 
-# media: what the whole run ships, as machines meet it.
-media() {
-    local out=$test_dir/media beside=$test_dir/beside good=0
+# make_media: what the whole run ships, and ISOs with other partition tables, of the same tree.
+make_media() {
+    local out=$test_dir/media beside=$test_dir/beside table
+    step "main job: ISO and disk image"
     mkdir -p "$beside"
     head -c 70000 /dev/urandom >"$beside/more.sysext.raw"
     printf '#cloud-config\n' >"$test_dir/cloud_config.yaml"
@@ -196,25 +200,78 @@ media() {
         --public-keys "$test_keys" --secure-boot-enroll force --overlay-iso "$beside" \
         --install-data "$test_dir/cloud_config.yaml") >/dev/null 2>"$test_dir/media.log" || {
         tail -n 3 "$test_dir/media.log"
+        die "the images could not be made"
+    }
+    (cd "$out" && sha256sum --check --quiet --strict SHA256SUMS) || die "the images are not what SHA256SUMS says"
+    for table in gpt none; do
+        "$binary" image iso "$out/uki" --partition-table "$table" --overlay-iso "$beside" \
+            --install-data "$test_dir/cloud_config.yaml" --output "$out/$table.iso" >/dev/null || die "no ISO with the table $table"
+    done
+    # The disk that the image was copied to is larger, and the last partition was made so: the first boot's work, but for
+    # that of the file system.
+    cp --sparse=always "$out/test.raw" "$out/larger.raw"
+    truncate --size=+8G "$out/larger.raw"
+    { sgdisk --move-second-header "$out/larger.raw" &&
+        sgdisk --delete=3 --new=3:0:0 --change-name=3:persistent "$out/larger.raw"; } >>"$test_dir/media.log" 2>&1 ||
+        die "sgdisk cannot enlarge the partition: see $test_dir/media.log"
+}
+
+# make_stick: a FAT file system with the program, a small tree, and what writes images of it.
+make_stick() {
+    local dir=$test_dir/stick kernel=("$cache"/boot/boot/vmlinuz-*)
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    cp -r "$test_dir/media/uki" "$dir/tree"
+    echo small >"$dir/initrd"
+    "$binary" uki build --linux "${kernel[0]}" --initrd "$dir/initrd" --cmdline small --os-release 'ID=small' \
+        --stub "$cache/boot/usr/lib/systemd/boot/efi/linuxx64.efi.stub" --sb-key "$test_keys/db.key" --sb-cert "$test_keys/db.pem" \
+        --pcr-key "$test_keys/tpm2-pcr-private.pem" --output "$dir/tree/EFI/kairos/norole.efi" >/dev/null || return 1
+    truncate --size=600M "$dir/stick.img"
+    mkfs.vfat -F 32 -n STICK "$dir/stick.img" >/dev/null &&
+        mcopy -s -i "$dir/stick.img" "$binary" "$here/lib/write-images" "$dir/tree" ::
+}
+
+# judge_stick: what the guest wrote there is what this machine writes here.
+judge_stick() {
+    local dir=$test_dir/stick kind
+    fsck.fat -n "$dir/stick.img" >"$dir/fsck.log" || {
+        cat "$dir/fsck.log"
         return 1
     }
-    (cd "$out" && sha256sum --check --quiet --strict SHA256SUMS) || return 1
-    medium cdrom iso --keys "$test_keys" || good=1
-    medium usb iso --keys "$test_keys" || good=1
-    medium disk disk --keys "$test_keys" || good=1
-    # The machine has no keys, so nothing is enforced at first: the boot manager enrols those of the medium and resets.
-    medium usb iso --setup-mode || good=1
+    "$here/lib/write-images" "$binary" "$dir/tree" "$dir" >/dev/null || return 1
+    for kind in esp iso raw; do
+        mcopy -n -i "$dir/stick.img" "::$kind" "$dir/$kind.guest" && cmp "$dir/$kind" "$dir/$kind.guest" || return 1
+    done
+    say "    ok   the images that the guest wrote on FAT are those that are written here"
+}
+
+# media: what the whole run ships, as machines meet it.
+media() {
+    local good=0
+    medium cdrom test.iso medium --keys "$test_keys" || good=1
+    medium cdrom none.iso medium --keys "$test_keys" || good=1
+    make_stick || return 1
+    medium disk larger.raw disk --keys "$test_keys" --disk "$test_dir/stick/stick.img" && judge_stick || good=1
     return $good
 }
 
-# medium HOW KIND OPTION...: one boot from the images of 'media'.
+sticks() {
+    local good=0
+    medium usb test.iso medium --keys "$test_keys" || good=1
+    medium usb gpt.iso gpt --keys "$test_keys" || good=1
+    # The machine has no keys, so nothing is enforced at first: the boot manager enrols those of the medium and resets.
+    medium usb test.iso medium --setup-mode || good=1
+    return $good
+}
+
+# medium HOW FILE KIND OPTION...: one boot from an image of make_media.
 medium() {
-    local how=$1 kind=$2 image=$test_dir/media/test.iso name
-    shift 2
-    name=media-$how${1#--}
-    [ "$kind" = iso ] || image=$test_dir/media/test.raw
-    step "boot the $kind image as $how ($1)"
-    python3 "$here/lib/vm.py" --work "$vms/$name" --medium "$how:$image" --virt-fw-vars "$virt_fw_vars" --timeout 600 "$@" &&
+    local how=$1 file=$2 kind=$3 name
+    shift 3
+    name=media-$how-${file%.*}-${1#--}
+    step "boot $file as $how ($1)"
+    python3 "$here/lib/vm.py" --work "$vms/$name" --medium "$how:$test_dir/media/$file" --virt-fw-vars "$virt_fw_vars" \
+        --timeout 600 "$@" &&
         python3 "$here/lib/check_boot.py" medium "$vms/$name/guest.txt" "$kind" "$test_dir/media"
 }
 
@@ -234,7 +291,8 @@ part() {
     guests) verdict "guests keep their drivers" guests ;;
     enroll) verdict "keys are enrolled, and hold" enroll ;;
     unseal) verdict "a disk unlocks for signed policies, and for no other" unseal ;;
-    media) verdict "ISO and disk image boot, and enrol keys" media ;;
+    media) verdict "ISO and disk image boot, and the disk grows" media ;;
+    sticks) verdict "ISO boots as USB stick, and enrols keys" sticks ;;
     esac
 }
 
@@ -266,7 +324,7 @@ lane() {
 for name in "$@"; do
     [[ " ${parts[*]} " == *" $name "* ]] || die "no such part: $name (${parts[*]})"
 done
-install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" sbsigntool
+install_packages "${quickstart_packages[@]}" "${boot_packages[@]}" sbsigntool gdisk
 install_virt_fw_vars
 build_binary
 make_keys "$test_keys"
@@ -278,6 +336,7 @@ mkdir -p "$vms"
 asked=" $* "
 if [[ $asked =~ \ (measured|loaded|tampered|drivers|guests)\  ]]; then make_slim; fi
 if [[ $asked =~ \ (drivers|guests)\  ]]; then make_full; fi
+if [[ $asked =~ \ (media|sticks)\  ]]; then make_media; fi
 if [[ $asked =~ \ (measured|loaded)\  ]]; then (cd "$project" && cargo test --locked --quiet --test it --no-run); fi
 
 trap 'trap - TERM; kill 0' INT TERM

@@ -18,7 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$project" || die "cannot enter $project"
 
 format() {
-    cargo fmt --all --check && cargo fmt --manifest-path "$here/fuzz/Cargo.toml" --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here"/lib/guest/kairos-init-{test,unseal,tpm,tpm-log} "$here/lib/enrol-init"
+    cargo fmt --all --check && cargo fmt --manifest-path "$here/fuzz/Cargo.toml" --check && shellcheck -x -P "$here" "$here"/*.sh "$project"/benches/*.sh "$project/.ci/run" "$here/lib/add-firmware.sh" "$here/lib/download-debs.sh" "$here"/lib/guest/kairos-init-{test,unseal,tpm,tpm-log} "$here"/lib/{enrol-init,write-images}
 }
 
 clippy() { cargo clippy --locked --all-targets --quiet -- -D warnings; }

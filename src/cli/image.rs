@@ -7,7 +7,9 @@ use kairos_init::boot::verify::{self, Database};
 use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
 use kairos_init::image::medium::Room;
-use kairos_init::image::{self, DEFAULT_TIME, Files, Image, check_outside, check_replaceable, medium, packed};
+use kairos_init::image::{
+    self, DEFAULT_TIME, Files, Image, check_outside, check_replaceable, medium, mode_set, packed,
+};
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
 use super::args::{DiskArgs, GlobalArgs, ImageArgs, ImageCommand, ImageEspArgs, ImageIsoArgs, ImageRawArgs, IsoArgs};
@@ -94,7 +96,7 @@ fn write(image: &dyn Image, room: Room, output: &Path) -> Result<()> {
 fn persist(file: tempfile::NamedTempFile, output: &Path) -> Result<()> {
     let cannot = || format!("cannot write {}", output.display());
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).with_context(cannot)?;
+    mode_set(file.as_file().set_permissions(mode)).with_context(cannot)?;
     check_replaceable(output)?;
     file.persist(output).map_err(|error| error.error).with_context(cannot)?;
     Ok(())

@@ -11,7 +11,7 @@ use kairos_init::boot::sign::policy::Pcrsig;
 use kairos_init::boot::sign::{Identity, PublicKey, pkcs7};
 use kairos_init::boot::uki::attach::attach;
 use kairos_init::cancel::Cancel;
-use kairos_init::image::check_replaceable;
+use kairos_init::image::{check_replaceable, mode_set};
 use kairos_init::pipeline::{self, KeyFiles};
 use tempfile::NamedTempFile;
 
@@ -96,7 +96,7 @@ fn copy_of(file: &PathBuf, target: &Path) -> Result<NamedTempFile> {
     let (mut source, mut copy) = (super::open(file)?, super::beside(target)?);
     std::io::copy(&mut source, copy.as_file_mut()).with_context(cannot)?;
     let mode = source.metadata().with_context(|| format!("cannot read {}", file.display()))?.permissions();
-    copy.as_file().set_permissions(mode).with_context(cannot)?;
+    mode_set(copy.as_file().set_permissions(mode)).with_context(cannot)?;
     Ok(copy)
 }
 

@@ -21,7 +21,7 @@ use kairos_init::boot::uki::profile::main_text;
 use kairos_init::boot::uki::reuse;
 use kairos_init::boot::uki::splash;
 use kairos_init::boot::uki::stub::{MAX_STUB, Stub, StubKind};
-use kairos_init::image::{REPORT, UKI, check_replaceable};
+use kairos_init::image::{REPORT, UKI, check_replaceable, mode_set};
 use kairos_init::pipeline;
 use serde_json::{Map, Value};
 
@@ -163,7 +163,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
         );
     }
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).with_context(cannot)?;
+    mode_set(file.as_file().set_permissions(mode)).with_context(cannot)?;
     check_replaceable(&args.output)?;
     file.persist(&args.output).map_err(|error| error.error).with_context(cannot)?;
     if global.json {

@@ -7,8 +7,8 @@
 //! takes an old one away: five again. But before it begins, the agent asks for as much free room as it takes the source to be:
 //! for a container image 2.5 times what the registry holds, for a folder its files, and 100 MiB in any case. So the need is
 //! what is there once (boot manager, entries, UKIs without a role), four times the roles' set, and the larger of
-//! that set and `2.5 x the tree + 100 MiB`, as long as the next image is as large as this one. FAT adds a cluster
-//! of at most 32 KiB for each file and 8 bytes of tables for each cluster of 4 KiB at the smallest.
+//! that set and `2.5 x the tree + 100 MiB`, as long as the next image is as large as this one. What FAT takes for itself depends on
+//! the size of its clusters, and that on the size of the partition: [`fat::least_mib`].
 //!
 //! **Memory.** Firmware loads the UKI; the kernel unpacks the initrd out of it, the decompressor's window on top; immucore copies
 //! what was unpacked to a second tmpfs, and both stay for as long as the machine runs. Each tmpfs holds at most half of the
@@ -17,7 +17,7 @@
 use serde::Serialize;
 
 use super::esp::{FIRMWARE_LIMIT, FIRMWARE_WARNING, NOROLE};
-use super::{Files, Node};
+use super::{Files, Node, fat};
 
 /// Copies of the image on an installed system.
 pub const ROLES: u64 = 4;
@@ -28,8 +28,6 @@ const UKI_HAS: &str = "UKI has";
 const AGENT_EXTRA: u64 = 100 * MIB;
 /// The EFI system partition that the agent makes where `install.partitions.efi.size` says nothing.
 const AGENT_ESP_MIB: u64 = 15_360;
-/// The largest cluster of FAT32 that `mkfs.vfat` chooses.
-const CLUSTER: u64 = 32 << 10;
 
 /// What an image consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,8 +38,8 @@ pub struct Sizes {
     pub role_set: u64,
     /// All files of the tree.
     pub tree: u64,
-    /// How many files the tree has.
-    pub files: u64,
+    /// How many files and directories the tree has.
+    pub entries: u64,
     /// The root, unpacked.
     pub root: u64,
     /// The window of the initrd's compression.
@@ -54,9 +52,9 @@ impl Sizes {
     pub fn of(tree: &Files, root: u64, window: u64) -> Self {
         let mut out = Self { root, window, tree: tree.bytes(), ..Self::default() };
         for (path, node) in tree.iter() {
+            out.entries += 1;
             let Node::File { content, .. } = node else { continue };
             let name = path.file_name().to_ascii_lowercase();
-            out.files += 1;
             if name.starts_with(NOROLE.as_bytes()) {
                 out.role_set = out.role_set.saturating_add(content.length());
             }
@@ -143,17 +141,17 @@ impl Budget {
         let source = sizes.tree.saturating_mul(5).div_ceil(2).saturating_add(AGENT_EXTRA);
         let roles = sizes.role_set.saturating_mul(ROLES);
         let content = once.saturating_add(roles).saturating_add(source.max(sizes.role_set));
-        let clusters = sizes.files.saturating_mul(ROLES + 1).saturating_mul(CLUSTER);
-        // Two tables of 4 bytes for each cluster of 4 KiB, and the reserved sectors.
-        let tables = (content / 512).saturating_add(MIB);
-        let esp_bytes = content.saturating_add(clusters).saturating_add(tables);
+        // The root directory is one more.
+        let entries = sizes.entries.saturating_mul(ROLES + 1).saturating_add(1);
+        // What FAT cannot hold is refused when it is laid out; the figure is then that of the files.
+        let esp_mib = fat::least_mib(entries, content).unwrap_or(content.div_ceil(MIB));
         let agent_source_mib = sizes.tree.saturating_add(AGENT_EXTRA).div_ceil(MIB);
         let unpacking = sizes.uki.saturating_add(sizes.root).saturating_add(sizes.window);
         let resident = sizes.root.saturating_mul(2);
         Self {
             uki_bytes: sizes.uki,
-            esp_bytes,
-            esp_mib: esp_bytes.div_ceil(MIB),
+            esp_bytes: esp_mib.saturating_mul(MIB),
+            esp_mib,
             agent_esp_mib: AGENT_ESP_MIB.max(agent_source_mib.saturating_mul(3)),
             unpacking_bytes: unpacking,
             resident_bytes: resident,
@@ -244,13 +242,13 @@ mod tests {
     use super::*;
 
     const SIZES: Sizes =
-        Sizes { uki: 200 * MIB, role_set: 200 * MIB, tree: 201 * MIB, files: 8, root: 500 * MIB, window: 128 * MIB };
+        Sizes { uki: 200 * MIB, role_set: 200 * MIB, tree: 201 * MIB, entries: 8, root: 500 * MIB, window: 128 * MIB };
 
     #[test]
     fn the_figures_of_an_image() {
         let budget = Budget::of(&SIZES);
-        // Once 1, four times 200, 2.5 times 201 and 100 more: 1403.5; 40 clusters of 32 KiB; two tables.
-        assert_eq!(budget.esp_mib, 1409);
+        // Once 1, four times 200, 2.5 times 201 and 100 more: 1403.5; 41 clusters of 8 KiB; two tables of 4 bytes for 4 KiB: 2.7.
+        assert_eq!(budget.esp_mib, 1407);
         assert_eq!(budget.agent_esp_mib, 15_360);
         assert_eq!(budget.unpacking_bytes, 828 * MIB);
         assert_eq!(budget.resident_bytes, 1000 * MIB);
@@ -328,7 +326,7 @@ mod tests {
     #[test]
     fn nothing_overflows() {
         let max = u64::MAX;
-        let budget = Budget::of(&Sizes { uki: max, role_set: max, tree: max, files: max, root: max, window: max });
+        let budget = Budget::of(&Sizes { uki: max, role_set: max, tree: max, entries: max, root: max, window: max });
         assert_eq!((budget.esp_bytes, budget.boot_ram_bytes), (max, max));
         assert!(!budget.text().is_empty());
     }

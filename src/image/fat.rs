@@ -40,6 +40,15 @@ pub enum FatSize {
     Exact(u64),
 }
 
+/// The least number of MiB of a file system in which `entries` files and directories with `bytes` in all have room, whoever
+/// formats it: [`Fat::new`] with [`FatSize::Exact`], or `mkfs.vfat`, as kairos-agent runs it.
+///
+/// # Errors
+/// [`ImageError::Layout`]: more than FAT32 can have, 2 TiB.
+pub fn least_mib(entries: u64, bytes: u64) -> Result<u64, ImageError> {
+    Geometry::least_mib(entries, bytes)
+}
+
 /// What a file system has besides its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FatOptions {

@@ -4,7 +4,7 @@
 //! others.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,8 +43,9 @@ pub fn seed(files: &Files) -> Result<[u8; 32], ImageError> {
                 hash.update(target);
             }
             Node::File { content: Content::Image(image), .. } => hash.update(image.length().to_le_bytes()),
-            Node::File { content, executable } => {
-                hash.update([b'f', u8::from(*executable)]);
+            // Not whether it is executable: a tree that lies on FAT has nothing else.
+            Node::File { content, .. } => {
+                hash.update(b"f\0");
                 hash.update(content.length().to_le_bytes());
                 sample(path, content, &mut hash)?;
             }
@@ -163,15 +164,26 @@ pub enum Room {
 /// # Errors
 /// As [`Image::write`].
 pub fn write(image: &dyn Image, room: Room, file: &File, path: &Path, cancel: &Cancel) -> Result<(), ImageError> {
+    let mut out = Output::new(file, path, cancel);
+    out.check_length(image.length())?;
     if room == Room::Reserved {
         let failed = |source| ImageError::Io { action: "write", path: path.to_owned(), source };
         let mut file = file;
         Reserve::reserve(&mut file, image.length()).map_err(failed)?;
     }
-    let mut out = Output::new(file, path, cancel);
-    image.write(&mut out)?;
+    let full = |error| match error {
+        ImageError::Io { action, path, source } if source.kind() == ErrorKind::StorageFull => {
+            let text = format!(
+                "no room is left for its {} bytes; on file systems without holes (FAT, exFAT) zeros take room as well",
+                image.length()
+            );
+            ImageError::Io { action, path, source: std::io::Error::new(ErrorKind::StorageFull, text) }
+        }
+        other => other,
+    };
+    image.write(&mut out).map_err(full)?;
     match out.position() == image.length() {
-        true => out.finish(),
+        true => out.finish().map_err(full),
         false => {
             let problem = format!("{} bytes were written and {} laid out", out.position(), image.length());
             Err(ImageError::Layout { format: "image", problem })

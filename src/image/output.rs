@@ -1,7 +1,7 @@
 //! [`Output`]: the file that an image is written into, from its first byte to its last, with holes.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
@@ -56,11 +56,31 @@ impl<'a> Output<'a> {
     /// The file cannot be moved in.
     pub fn zeros(&mut self, count: u64) -> Result<(), ImageError> {
         let Some(end) = self.position.checked_add(count) else {
-            return Err(self.failed("write")(ErrorKind::FileTooLarge.into()));
+            return Err(self.failed("write")(too_long(u64::MAX)));
         };
-        self.file.seek(SeekFrom::Start(end)).map_err(self.failed("write"))?;
+        self.seek(end)?;
         self.position = end;
         Ok(())
+    }
+
+    /// Whether the file system can hold a file of so many bytes (FAT cannot from 4 GiB on): better known before the work.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check_length(&self, length: u64) -> Result<(), ImageError> {
+        self.seek(length)?;
+        self.seek(self.position)
+    }
+
+    fn seek(&self, position: u64) -> Result<(), ImageError> {
+        let mut file = self.file;
+        let sought = file.seek(SeekFrom::Start(position)).map(drop);
+        // Linux calls a place beyond the largest file that a file system can hold an invalid argument.
+        let sought = sought.map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => too_long(position),
+            _ => error,
+        });
+        sought.map_err(self.failed("write"))
     }
 
     /// Leaves out zeros up to `position`, counted from the beginning of the file.
@@ -129,5 +149,39 @@ impl<'a> Output<'a> {
     /// A full disk, or a file system that cannot hold so large a file.
     pub fn finish(self) -> Result<(), ImageError> {
         self.file.set_len(self.position).map_err(self.failed("write"))
+    }
+}
+
+fn too_long(length: u64) -> Error {
+    let text = format!("the file system cannot hold a file of {length} bytes; choose another --output");
+    Error::new(ErrorKind::FileTooLarge, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_for_the_file_system_is_said_to_be() {
+        let file = tempfile::tempfile().unwrap();
+        let cancel = Cancel::default();
+        let mut out = Output::new(&file, Path::new("disk.raw"), &cancel);
+        out.write(b"some").unwrap();
+        out.check_length(1 << 30).unwrap();
+        // No file system of Linux holds as much.
+        let told = "cannot write disk.raw: the file system cannot hold a file of 9223372036854775808 bytes";
+        let error = out.check_length(1 << 63).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{error}");
+        let error = out.zeros((1 << 63) - 4).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{error}");
+        assert!(out.zeros(u64::MAX).unwrap_err().to_string().contains("cannot hold a file"));
+        // Where it was is where it is.
+        out.write(b"thing").unwrap();
+        out.finish().unwrap();
+        let mut text = String::new();
+        let mut reader = &file;
+        reader.rewind().unwrap();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "something");
     }
 }

@@ -1,4 +1,4 @@
-//! Where a file is to be written: whether it can be there, asked before the work and again before the rename.
+//! Where a file is to be written: whether it can be there, asked before the work and again before the rename; and what of its mode.
 
 use std::fs;
 use std::path::Path;
@@ -72,5 +72,21 @@ pub fn check_outside(output: &Path, folder: &Path) -> Result<(), ImageError> {
     match real(there)?.starts_with(real(folder)?) {
         true => Err(ImageError::Inside { output: output.to_owned(), folder: folder.to_owned() }),
         false => Ok(()),
+    }
+}
+
+/// What became of setting a file's mode, where it is no error that the file system has none: FAT, exFAT and shares of other systems
+/// ignore a mode or refuse it, and how they are mounted says who may read.
+///
+/// # Errors
+/// All others.
+pub fn mode_set(result: std::io::Result<()>) -> std::io::Result<()> {
+    use rustix::io::Errno;
+    match result {
+        // The file is our own, so that it is not us who may not.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP)) => {
+            Ok(())
+        }
+        other => other,
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{ImageError, SUMS, TREE, check_file, check_folder};
+use super::{ImageError, SUMS, TREE, check_file, check_folder, mode_set};
 
 /// A longer `SHA256SUMS` is none of ours.
 const MAX_SUMS: u64 = 1 << 20;
@@ -151,7 +151,7 @@ impl Staging {
             }
             let staged = self.staged(&name);
             // A private umask of the caller's must not make artifacts unreadable to who serves them.
-            fs::set_permissions(&staged, fs::Permissions::from_mode(0o644)).map_err(failed)?;
+            mode_set(fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))).map_err(failed)?;
             fs::rename(&staged, &target).map_err(failed)?;
             placed.push(target);
         }

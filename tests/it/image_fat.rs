@@ -16,11 +16,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kairos_init::image::fat::{Fat, FatLabel, FatOptions, FatSize};
-use kairos_init::image::{Content, DEFAULT_TIME, Files, Image, ImageError, Node, Output};
+use kairos_init::image::{Content, DEFAULT_TIME, Files, Image, ImageError, Node};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::image_tools::{Listing, allocated, digest, folder, insert, listed, path, printed, run, try_write, write};
+use crate::image_tools::{
+    Holes, Listing, allocated, digest, folder, insert, listed, path, printed, run, try_write, write,
+};
 
 fn options(size: FatSize) -> FatOptions {
     FatOptions { label: None, volume_id: 0x1234_abcd, hidden_sectors: 2048, size, time: DEFAULT_TIME }
@@ -298,20 +300,6 @@ fn what_fat_cannot_hold_is_named() {
 
 /// The largest file: see `src/image/fat/tree.rs`.
 const LARGEST: u64 = (4 << 30) - (32 << 10);
-
-/// An image of zeros.
-#[derive(Debug)]
-struct Holes(u64);
-
-impl Image for Holes {
-    fn length(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&self, out: &mut Output<'_>) -> Result<(), ImageError> {
-        out.zeros(self.0)
-    }
-}
 
 #[test]
 fn the_largest_file_is_a_hole_that_costs_nothing() {

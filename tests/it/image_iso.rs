@@ -509,7 +509,7 @@ fn a_file_of_more_than_four_gib_has_several_sections() {
 }
 
 /// In this process, without the other tests: what it took of memory at most, in KiB.
-fn peak() -> u64 {
+pub(crate) fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

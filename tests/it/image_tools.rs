@@ -36,6 +36,20 @@ pub(crate) fn write(image: &dyn Image, to: &Path) {
     assert_eq!(fs::metadata(to).unwrap().len(), image.length());
 }
 
+/// An image of zeros.
+#[derive(Debug)]
+pub(crate) struct Holes(pub(crate) u64);
+
+impl Image for Holes {
+    fn length(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&self, out: &mut Output<'_>) -> Result<(), ImageError> {
+        out.zeros(self.0)
+    }
+}
+
 /// Bytes that a file takes on its disk.
 pub(crate) fn allocated(file: &Path) -> u64 {
     fs::metadata(file).unwrap().blocks() * 512

@@ -15,6 +15,8 @@ mod early;
 mod esp;
 mod eventlog;
 mod hardware;
+mod holeless;
+mod image_budget;
 mod image_disk;
 mod image_ext4;
 mod image_fat;

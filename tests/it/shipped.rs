@@ -281,7 +281,8 @@ fn images_are_the_same_for_everyone_everywhere() {
         fs::create_dir_all(if from.is_dir() { &to } else { to.parent().unwrap() }).unwrap();
         if from.is_file() {
             fs::write(&to, fs::read(&from).unwrap()).unwrap();
-            fs::set_permissions(&to, PermissionsExt::from_mode(0o444)).unwrap();
+            // As on FAT, where all is executable.
+            fs::set_permissions(&to, PermissionsExt::from_mode(0o555)).unwrap();
         }
     }
     for kind in ["esp", "iso", "raw"] {

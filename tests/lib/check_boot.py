@@ -5,9 +5,10 @@
                                                  what was predicted, before and after each boot phase word
     check_boot.py unseal GUEST.txt NAME WORD unlocked|refused
                                                  the boot NAME, whose command line has WORD, unlocks its disk or does not
-    check_boot.py medium GUEST.txt iso|disk OUT
-                                                 a machine booted from OUT's ISO or disk image with Secure Boot on: what immucore
-                                                 looks for is there, and what it decides by says medium or disk
+    check_boot.py medium GUEST.txt medium|gpt|disk OUT
+                                                 a machine booted from OUT's ISO (with a GPT: gpt) or disk image with Secure Boot
+                                                 on: what immucore looks for is there, and what it decides by says medium or disk;
+                                                 the disk's persistent file system has grown while it was mounted
     check_boot.py drivers FULL.txt SLIM.txt      every device that has a driver in the first has the same one in the second
 
 Prints one line a check, and what differs. Exit code 1 if a check failed.
@@ -115,6 +116,17 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def grown(lines):
+    """The partition has 8 GiB and 256 MiB, the file system in it had 256 MiB."""
+    said = {words[1]: words[2] for words in lines if words[0] == "persistent" and len(words) == 3}
+    before, after = int(said.get("before", 0)), int(said.get("after", 0))
+    check(0 < before < 256 << 20, f"the persistent file system has {before >> 20} MiB")
+    check(8 << 30 < after < 8448 << 20, f"mounted, it grows to {after >> 20} MiB of 8 GiB and 256 MiB")
+    check(said.get("room") == "used", "what it has gained can be used")
+    check(said.get("kept") == "yes", "a file that was there is as it was")
+    check(said.get("clean") == "0", f"e2fsck -fn has nothing to say: {said.get('clean')}")
+
+
 def medium(guest, kind, out):
     lines = facts(guest)
     check(["secure-boot", "1"] in lines, "the variable SecureBoot is 1")
@@ -125,8 +137,18 @@ def medium(guest, kind, out):
         check(entry.startswith("active") and entry.endswith(".conf"), f"the role is active: {entry}")
         for label, filesystem in [("COS_GRUB", "vfat"), ("COS_OEM", "ext4"), ("COS_PERSISTENT", "ext4")]:
             check(["labelled", label, filesystem] in lines, f"{label} is {filesystem}")
+        grown(lines)
+        stick = {words[1]: words[2:] for words in lines if words[0] == "stick"}
+        check(stick.get("written") == ["0"], f"images are written on FAT: {stick.get('written')}")
+        check(stick.get("large") == ["1", "told"], f"one that FAT cannot hold is refused: {stick.get('large')}")
+        check(stick.get("full") == ["1", "told"], f"one that has no room is refused: {stick.get('full')}")
+        check(stick.get("left") == ["esp,iso,kairos-init,raw,tree,write-images,"], f"nothing else is left: {stick.get('left')}")
         return
-    check("LoaderDevicePartUUID" not in loader, "the medium is not taken for an installed disk")
+    if kind == "gpt":
+        check(re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", loader.get("LoaderDevicePartUUID", ""), re.IGNORECASE),
+              f"with a GPT the medium is taken for an installed disk: {loader.get('LoaderDevicePartUUID')}")
+    else:
+        check("LoaderDevicePartUUID" not in loader, "the medium is not taken for an installed disk")
     check(entry == "norole.conf", f"the entry without a role: {entry}")
     tree = Path(out) / "uki"
     files = {str(path.relative_to(tree)): sha256(path) for path in tree.rglob("*") if path.is_file()}

@@ -6,7 +6,7 @@ boot_packages=(qemu-system-x86 ovmf swtpm swtpm-tools mtools dosfstools python3-
 oracle_packages=(sbsigntool osslsigncode binutils cpio zstd)
 test_packages=(kmod openssl xz-utils systemd-boot-efi shellcheck time efitools ovmf softhsm2 opensc python3-venv
     dosfstools mtools gdisk fdisk e2fsprogs xorriso genisoimage libarchive-tools qemu-utils rpm
-    pacman-package-manager)
+    pacman-package-manager exfat-fuse exfatprogs strace)
 # The fuzzer that libfuzzer-sys brings is C++.
 fuzz_packages=(g++)
 

@@ -1,7 +1,7 @@
 # The root file systems that the tests work on, made once and kept in the cache. Sourced after common.sh and install.sh.
 #
 #   base   what the main job gets: Debian 13 with a kernel and every firmware and microcode package of the distribution
-#   boot   a copy of base with the marker unit of the boot tests
+#   boot   a copy of base with the marker unit of the boot tests, and e2fsprogs for it
 #   unseal the guest of the boot test of that name: Debian 13 with what unlocks a disk by its TPM
 #   arm64-base  the same packages for 64-bit Arm, unpacked (nothing of it can run here), with the firmware of base
 #   tools  Debian 13's own programs, as oracles: ukify, systemd-measure, mkosi, depmod, modprobe
@@ -75,8 +75,11 @@ fill_arm64-base() {
 }
 
 fill_boot() {
-    local dir=$1 guest=$project/tests/lib/guest
+    local dir=$1 guest=$project/tests/lib/guest deb
     as_root cp -a --reflink=auto "$cache/base/." "$dir" &&
+        debs "$dir/debs" "$suite" amd64 e2fsprogs libext2fs2t64 || return 1
+    for deb in "$dir"/debs/*.deb; do as_root dpkg-deb --fsys-tarfile "$deb" | as_root tar -x -C "$dir" --keep-directory-symlink || return 1; done
+    as_root rm -rf "$dir/debs" &&
         as_root install -m 755 "$guest/kairos-init-test" "$guest/kairos-init-tpm-log" "$dir/usr/local/sbin/" &&
         as_root install -D -m 644 -t "$dir/usr/local/lib" "$guest/kairos-init-tpm" &&
         as_root install -m 644 "$guest/kairos-init-test.service" "$dir/etc/systemd/system/" &&

@@ -28,6 +28,16 @@ const ALIGNMENT: u32 = 8;
 /// Entries of a table in a sector.
 const ENTRIES: u32 = SECTOR / 4;
 
+/// Sectors of a MiB.
+const MIB_SECTORS: u64 = 2048;
+/// `mkfs.vfat` makes FAT16 of less than 512 MiB unless it is told otherwise: smaller tables, and clusters of up to this.
+const FAT16_CLUSTER: u64 = 8 << 10;
+/// A directory's entries for one name: the longest takes 21 of 32 bytes.
+const NAME_BYTES: u64 = 21 * 32;
+/// What `mkfs.vfat` (dosfstools 4.2) leaves unused and [`Geometry::fit`] does not: reserved sectors and two tables begin and
+/// end at clusters, of at most 64 sectors, and the volume at whole tracks, of at most 63.
+const MKFS_SECTORS: u64 = 3 * 64 + 63;
+
 /// Where everything lies, in sectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
@@ -90,6 +100,25 @@ impl Geometry {
             .filter(|&clusters| clusters >= FEWEST)
             .ok_or_else(too_small)?;
         Ok(Self { sectors, cluster_sectors, reserved, table_sectors, clusters })
+    }
+
+    /// The least number of MiB in which `entries` files and directories with `bytes` in all have room, whoever formats it:
+    /// [`Geometry::exact`], or `mkfs.vfat` without an option about sizes.
+    pub(super) fn least_mib(entries: u64, bytes: u64) -> Result<u64, ImageError> {
+        let mut smaller = 0;
+        for (cluster_sectors, limit) in CLUSTER_SIZES {
+            let cluster = (u64::from(cluster_sectors) * u64::from(SECTOR)).max(FAT16_CLUSTER);
+            let spare = entries.checked_mul(cluster + NAME_BYTES).ok_or_else(too_large)?;
+            let geometry = Self::fit(cluster_sectors, 2, bytes.checked_add(spare).ok_or_else(too_large)?)?;
+            let sectors = u64::from(geometry.sectors) + MKFS_SECTORS;
+            // What has room with large clusters only must not be so small that its clusters would be small ones.
+            let mib = sectors.div_ceil(MIB_SECTORS).max(smaller + 1);
+            smaller = u64::from(limit) / MIB_SECTORS;
+            if mib <= smaller {
+                return Ok(mib);
+            }
+        }
+        Err(too_large())
     }
 
     /// Whether clusters up to `end` (exclusive) are there.

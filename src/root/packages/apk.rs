@@ -42,6 +42,8 @@ struct Entry {
     origin: Option<String>,
     directory: Vec<u8>,
     files: Vec<Vec<u8>>,
+    /// Bytes of `files`.
+    bytes: u64,
 }
 
 /// Takes a package and its files.
@@ -88,7 +90,13 @@ pub(super) fn parse(bytes: &[u8], path: &TreePath, each: &mut Each<'_>) -> Resul
                 continue;
             }
             b'R' => {
-                entry.files.push([entry.directory.as_slice(), b"/", value].concat());
+                let file = [entry.directory.as_slice(), b"/", value].concat();
+                entry.bytes = entry.bytes.saturating_add(file.len() as u64);
+                if entry.bytes > TEXT_LIMIT {
+                    let problem = format!("the paths of the package's files have more than {TEXT_LIMIT} bytes");
+                    return Err(damaged(number, problem));
+                }
+                entry.files.push(file);
                 continue;
             }
             _ => continue,

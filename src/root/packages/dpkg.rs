@@ -85,9 +85,9 @@ fn is_gone(root: &Sysroot, package: &Package, places: &mut Places<'_>) -> Result
 
 /// The fields of a stanza that count here, each with its line.
 #[derive(Default)]
-struct Stanza<'a> {
+struct Stanza {
     begins: usize,
-    fields: [Option<&'a str>; FIELDS.len()],
+    fields: [Option<String>; FIELDS.len()],
 }
 
 const FIELDS: [&str; 7] = ["package", "status", "version", "architecture", "source", "maintainer", "homepage"];
@@ -100,11 +100,9 @@ pub(super) fn parse(
 ) -> Result<Vec<String>, PackagesError> {
     let damaged =
         |number, problem: String| PackagesError::Damaged { path: path.clone(), place: Place::Line(number), problem };
-    // People's names in other encodings are no reason to list nothing.
-    let text = String::from_utf8_lossy(bytes);
     let mut warnings = Vec::new();
     let mut stanza = Stanza::default();
-    let mut end = |stanza: Stanza<'_>| -> Result<(), PackagesError> {
+    let mut end = |stanza: Stanza| -> Result<(), PackagesError> {
         let begins = stanza.begins;
         if begins == 0 {
             return Ok(());
@@ -119,7 +117,9 @@ pub(super) fn parse(
         }
         each(package, begins)
     };
-    for (number, content) in (1..).zip(text.lines()) {
+    for (number, content) in (1..).zip(bytes.split(|&b| b == b'\n')) {
+        // People's names in other encodings are no reason to list nothing. Line by line, so that the text is not there twice.
+        let content = String::from_utf8_lossy(content);
         if content.trim().is_empty() {
             end(std::mem::take(&mut stanza))?;
             continue;
@@ -133,9 +133,9 @@ pub(super) fn parse(
         let Some((name, value)) = content.split_once(':') else {
             return Err(damaged(number, format!("{content:?} is no field")));
         };
-        let name = name.to_ascii_lowercase();
-        if let Some(field) = FIELDS.iter().position(|field| *field == name).and_then(|at| stanza.fields.get_mut(at))
-            && field.replace(value.trim()).is_some()
+        let place = FIELDS.iter().position(|field| field.eq_ignore_ascii_case(name));
+        if let Some(field) = place.and_then(|at| stanza.fields.get_mut(at))
+            && field.replace(value.trim().to_owned()).is_some()
         {
             return Err(damaged(number, format!("the field {name} is there twice")));
         }
@@ -145,8 +145,9 @@ pub(super) fn parse(
 }
 
 /// The package of a stanza, and its state where that is neither whole nor nothing.
-fn package(stanza: Stanza<'_>) -> Result<Option<(Package, Option<String>)>, String> {
-    let [name, status, version, architecture, source, maintainer, homepage] = stanza.fields;
+fn package(stanza: Stanza) -> Result<Option<(Package, Option<String>)>, String> {
+    let [name, status, version, architecture, source, maintainer, homepage] =
+        stanza.fields.each_ref().map(Option::as_deref);
     let mut half = None;
     // Without `Status` in the folder of a distroless image only; there is what is there.
     if let Some(status) = status {

@@ -114,7 +114,14 @@ pub(super) fn read(
                 true => Some(Disk::open(root, &log)?),
                 false => None,
             };
-            let log = log_disk.as_ref().filter(|disk| disk.length > 0).map(|disk| (disk as &dyn Bytes, &log));
+            let pages = log_disk.as_ref().map(|disk| wal::read(disk, &log)).transpose()?.unwrap_or_default();
+            if let Some(problem) = pages.problem {
+                out.warnings.push(format!(
+                    "{log}, the newest changes of {path}: {problem}, so that packages may be listed as they were before \
+                     (rpm does not see the changes either); install again what was installed last"
+                ));
+            }
+            let log = log_disk.as_ref().filter(|_| pages.pages != 0).map(|disk| (disk as &dyn Bytes, pages));
             sqlite::blobs(&disk, log, &path, &mut |blob, at| add(blob, at, &path, places.as_deref_mut(), out))?;
             out.databases.push((Manager::Rpm, path));
         } else if ndb {

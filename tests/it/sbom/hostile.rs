@@ -112,3 +112,59 @@ fn dpkg() {
     let status = std::fs::read(roots::base().join("var/lib/dpkg/status")).unwrap();
     damage(Form::Dpkg, &status[..16384], 2000);
 }
+
+/// Long lists are read whole, and are in memory once: with every byte of them in an encoding that is none, too.
+#[test]
+fn a_long_list_takes_little_more_memory_than_its_bytes() {
+    const FILE: &str = "KAIROS_INIT_TEST_LONG_LIST";
+    const LENGTH: usize = 64 << 20;
+    if let Some(file) = std::env::var_os(FILE) {
+        let bytes = std::fs::read(file).unwrap();
+        let before = crate::image_iso::peak();
+        let packages = whole(Form::Dpkg, &bytes);
+        println!("packages {packages} peak {} before {before} end", crate::image_iso::peak());
+        return;
+    }
+    let stanza = |number: usize, filler: &[u8]| {
+        let fields = format!(
+            "Package: lib{number}\nStatus: install ok installed\nPriority: optional\nArchitecture: amd64\nVersion: 1.{number}-1\n\
+             Maintainer: A Team <team@example.org>\nHomepage: https://example.org/{number}\nDescription: "
+        );
+        [fields.as_bytes(), filler, b"\n\n"].concat()
+    };
+    // Of the usual length; as many as may be; one byte that is no UTF-8; none that is.
+    for (name, filler) in
+        [("usual", vec![b'x'; 900]), ("many", vec![b'x'; 150]), ("one", vec![0xff; 1]), ("all", vec![0xff; 60_000])]
+    {
+        let mut list = Vec::with_capacity(LENGTH);
+        for number in 0.. {
+            // The third has its byte once.
+            let filler = if name == "one" && number > 0 { &[b'x'; 900][..] } else { &filler };
+            let next = stanza(number, filler);
+            if list.len() + next.len() > LENGTH {
+                break;
+            }
+            list.extend(next);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), list).unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sbom::hostile::a_long_list_takes_little_more_memory_than_its_bytes", "--nocapture"])
+            .env(FILE, file.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name}: {said}");
+        let peak: usize = said.split("peak ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        eprintln!("{name}: {}", said.lines().find(|line| line.contains("peak")).unwrap());
+        assert!(peak < 3 * (LENGTH >> 10), "{name}: {peak} KiB for a list of {} KiB", LENGTH >> 10);
+    }
+}
+
+/// Each path of an Alpine package is written with its directory: a long one and many files would be more than any memory.
+#[test]
+fn a_list_of_files_that_would_fill_the_memory_is_refused() {
+    let list = format!("P:a\nV:1\nF:{}\n{}\n", "d".repeat(60_000), "R:f\n".repeat(3000));
+    let error = parse(Form::Apk, list.as_bytes(), &TreePath::new("installed").unwrap()).unwrap_err();
+    assert!(error.to_string().contains("the paths of the package's files have more than"), "{error}");
+}

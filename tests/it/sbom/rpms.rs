@@ -198,6 +198,48 @@ fn a_log_that_was_not_copied_back_counts() {
     assert_eq!(ours, query(other.path(), "var/lib/rpm"));
 }
 
+/// A log that is damaged: what SQLite makes of it, or an error; and where something of it is lost, it is said.
+#[test]
+fn a_damaged_log_counts_as_far_as_sqlite_says() {
+    let root = root_with(60, "var/lib/rpm");
+    let target = tempfile::tempdir().unwrap();
+    let database = root.path().join("var/lib/rpm/rpmdb.sqlite");
+    python(include_str!("damaged_log.py"), &[database.to_str().unwrap(), target.path().to_str().unwrap()]);
+    let whole = std::fs::read_to_string(target.path().join("whole/seen")).unwrap();
+    let (mut errors, mut warned, mut equal) = (0, 0, 0);
+    let mut names: Vec<_> = std::fs::read_dir(target.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for case in names.into_iter().filter(|path| path.is_dir()) {
+        let seen = std::fs::read_to_string(case.join("seen")).unwrap();
+        let name = case.file_name().unwrap().to_str().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+        std::fs::rename(&case, root.path().join("var/lib/rpm")).unwrap();
+        match installed(&Sysroot::open(root.path()).unwrap()) {
+            Err(PackagesError::Damaged { .. }) => errors += 1,
+            Err(error) => panic!("{name}: {error}"),
+            Ok(found) => {
+                let ours: Vec<_> = found.packages.iter().map(|package| package.name.clone()).collect();
+                let theirs = sorted(&seen.replace("gpg-pubkey\n", ""));
+                assert_eq!(sorted(&ours.join("\n")), theirs, "{name}");
+                equal += 1;
+                warned += found.warnings.len();
+                // A log that ends between two pages, or that is not there, is as good as any.
+                let cannot_be_known =
+                    ["end-", "no-log", "log-empty", "log-header-only", "again", "other-", "small-page-size"];
+                let is_lost = seen != whole && !cannot_be_known.iter().any(|start| name.starts_with(start));
+                // Salts tell old frames from new ones: what is damaged there looks like an old one.
+                let looks_old = name.contains("-salt") || name.starts_with("random-");
+                assert!(!is_lost || looks_old || !found.warnings.is_empty(), "{name}: nothing is said of what is lost");
+                for warning in &found.warnings {
+                    assert!(warning.starts_with("/var/lib/rpm/rpmdb.sqlite-wal, the newest changes of "), "{warning}");
+                }
+            }
+        }
+    }
+    assert!(equal > 200 && warned > 100 && errors > 3, "{equal} equal, {warned} warned, {errors} errors");
+}
+
 #[test]
 fn a_change_that_was_interrupted_is_an_error() {
     let root = root_with(4, "var/lib/rpm");

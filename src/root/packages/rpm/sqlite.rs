@@ -4,7 +4,7 @@
 //! file is hostile: no page is visited twice, so a file costs no more time than its length, and a payload no more memory than
 //! [`MAX_BLOB`].
 
-use super::wal::{self, Log};
+use super::wal::Log;
 use super::{Bytes, Each, MAX_BLOB, bytes, damaged, failed};
 use crate::names::TreePath;
 use crate::root::packages::PackagesError;
@@ -34,20 +34,18 @@ enum Value<'a> {
     Other,
 }
 
-/// Gives each blob of `Packages`, with the offset of the page that begins it. `log` is the write-ahead log and its path.
+/// Gives each blob of `Packages`, with the offset of the page that begins it. `log` is the write-ahead log, which holds pages.
 pub(in crate::root::packages) fn blobs(
     file: &dyn Bytes,
-    log: Option<(&dyn Bytes, &TreePath)>,
+    log: Option<(&dyn Bytes, Log)>,
     path: &TreePath,
     each: &mut Each<'_>,
 ) -> Result<(), PackagesError> {
-    let log = match log {
-        Some((file, path)) => wal::read(file, path)?.map(|log| (file, log)),
-        None => None,
-    };
-    // An rpm that was killed early leaves the database empty and all of it in the log.
-    if file.length() == 0 && log.is_none() {
-        return Ok(());
+    // SQLite puts something into the database before it begins a log, and deletes the log of an empty one.
+    match (file.length(), &log) {
+        (0, None) => return Ok(()),
+        (0, Some(_)) => return Err(damaged(path, 0, "it is empty, and the log of its changes beside it is not")),
+        _ => {}
     }
     let mut database = Database::open(file, log, path)?;
     let mut table = None;

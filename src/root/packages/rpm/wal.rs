@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Bytes, bytes, failed};
+use super::{Bytes, bytes, damaged, failed};
 use crate::names::TreePath;
 use crate::root::packages::PackagesError;
 
@@ -14,34 +14,38 @@ const FRAME: usize = 24;
 
 /// The valid part of a log.
 #[derive(Default)]
-pub(super) struct Log {
+pub(in crate::root::packages) struct Log {
     /// Bytes of a page.
     pub(super) page: u32,
-    /// Pages of the database after the last commit.
+    /// Pages of the database after the last commit; 0 where the log holds none.
     pub(super) pages: u32,
     /// Where in the log the newest content of a page lies.
     pub(super) offsets: BTreeMap<u32, u64>,
+    /// Why more may have been in it than is used. SQLite leaves it out as well, and says nothing.
+    pub(super) problem: Option<&'static str>,
 }
 
-/// Reads up to the last commit. `None` where the log holds none: it was started anew, or is not whole, and SQLite would not
-/// use it either.
-pub(super) fn read(file: &dyn Bytes, path: &TreePath) -> Result<Option<Log>, PackagesError> {
+/// Reads up to the last commit, as SQLite does.
+pub(super) fn read(file: &dyn Bytes, path: &TreePath) -> Result<Log, PackagesError> {
+    let mut log = Log::default();
     let mut header = [0; HEADER];
-    if file.length() < HEADER as u64 {
-        return Ok(None);
+    if file.length() <= HEADER as u64 {
+        return Ok(log);
     }
     file.read_at(0, &mut header).map_err(|source| failed(path, source))?;
     let number = |buffer: &[u8], at| bytes(buffer, at).map_or(0, u32::from_be_bytes);
     let (magic, version, page) = (number(&header, 0), number(&header, 4), number(&header, 8));
     let big_endian = magic & 1 == 1;
-    if magic & !1 != 0x377f_0682 || version != 3_007_000 || !page.is_power_of_two() || !(512..=65536).contains(&page) {
-        return Ok(None);
-    }
     let mut sum = checksum((0, 0), header.get(..24).unwrap_or_default(), big_endian);
-    if sum != (number(&header, 24), number(&header, 28)) {
-        return Ok(None);
+    let is_whole = sum == (number(&header, 24), number(&header, 28));
+    if magic & !1 != 0x377f_0682 || !page.is_power_of_two() || !(512..=65536).contains(&page) || !is_whole {
+        log.problem = Some("its header is damaged, and nothing in it is used");
+        return Ok(log);
     }
-    let mut log = Log { page, ..Log::default() };
+    if version != 3_007_000 {
+        return Err(damaged(path, 4, format!("a log of version {version} is not known; SQLite 3 writes 3007000")));
+    }
+    log.page = page;
     let mut frame = vec![0; FRAME + usize::try_from(page).unwrap_or(0)];
     let mut pending = BTreeMap::new();
     let mut offset = HEADER as u64;
@@ -51,7 +55,11 @@ pub(super) fn read(file: &dyn Bytes, path: &TreePath) -> Result<Option<Log>, Pac
         sum = checksum(sum, head.get(..8).unwrap_or_default(), big_endian);
         sum = checksum(sum, content, big_endian);
         // Frames of an earlier round have other salts; the rest is what was there before.
-        if head.get(8..16) != header.get(16..24) || sum != (number(head, 16), number(head, 20)) {
+        if head.get(8..16) != header.get(16..24) {
+            break;
+        }
+        if number(head, 0) == 0 || sum != (number(head, 16), number(head, 20)) {
+            log.problem = Some("it is damaged, and what follows the damage is not used");
             break;
         }
         pending.insert(number(head, 0), offset.saturating_add(FRAME as u64));
@@ -62,7 +70,10 @@ pub(super) fn read(file: &dyn Bytes, path: &TreePath) -> Result<Option<Log>, Pac
         }
         offset = offset.saturating_add(frame.len() as u64);
     }
-    Ok((log.pages != 0).then_some(log))
+    if log.problem.is_none() && offset < file.length() && file.length() - offset < frame.len() as u64 {
+        log.problem = Some("it ends in the midst of a page, which is not used");
+    }
+    Ok(log)
 }
 
 fn checksum(sum: (u32, u32), data: &[u8], big_endian: bool) -> (u32, u32) {
