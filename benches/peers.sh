@@ -8,6 +8,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../tests/lib/all.sh
 . "$here/../tests/lib/all.sh"
+# shellcheck source=../tests/lib/measure.sh
+. "$here/../tests/lib/measure.sh"
 
 runs=${1:-5}
 [[ $runs =~ ^[1-9][0-9]*$ ]] || die "usage: benches/peers.sh [N]"
@@ -27,34 +29,6 @@ root=$cache/base
 kernel=$(kernel_release "$root")
 keys=$work/keys
 make_keys "$keys"
-
-# measure NAME COMMAND...: runs it once to warm up, then $runs times; sets seconds[NAME] (median) and memory[NAME] (MiB, most).
-declare -A seconds memory
-measure() {
-    local name=$1 run
-    shift
-    say "    $name: $*"
-    [ "$runs" = 1 ] || "$@" >/dev/null 2>"$work/stderr" || die "$name failed: $(tail -n 1 "$work/stderr")"
-    : >"$work/times"
-    for ((run = 0; run < runs; run++)); do
-        as_root /usr/bin/time -o "$work/time" -f '%e %M' "$@" >/dev/null 2>"$work/stderr" ||
-            die "$name failed: $(tail -n 1 "$work/stderr")"
-        cat "$work/time" >>"$work/times"
-    done
-    seconds[$name]=$(sort -n "$work/times" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
-    memory[$name]=$(sort -n -k2 "$work/times" | awk 'END { printf "%.0f", $2 / 1024 }')
-}
-
-table=""
-# bar WHAT VALUE UNIT BAR more|less: one line of the table.
-bar() {
-    local verdict
-    verdict=$(awk -v value="$2" -v bar="$4" -v want="$5" \
-        'BEGIN { print ((want == "more" ? value >= bar : value <= bar) ? "pass" : "MISS") }')
-    table+=$(printf '%-66s %9.2f %-6s (%s %s)  %s' "$1" "$2" "$3" "$([ "$5" = more ] && echo "at least" || echo "at most")" "$4" "$verdict")$'\n'
-}
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / (b > 0 ? b : 0.01) }'; }
-row() { table+=$(printf '%-66s %9.2f %s' "$1" "$2" "$3")$'\n'; }
 
 step "versions"
 say "    $("$binary" version | head -n 1)"

@@ -7,6 +7,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../tests/lib/all.sh
 . "$here/../tests/lib/all.sh"
+# shellcheck source=../tests/lib/measure.sh
+. "$here/../tests/lib/measure.sh"
 
 runs=${1:-5}
 [[ $runs =~ ^[1-9][0-9]*$ ]] || die "usage: benches/uki.sh [N]"
@@ -31,23 +33,6 @@ kernel=$(kernel_release "$cache/base")
 cp "$cache/base/boot/vmlinuz-$kernel" "$scratch/linux"
 cp "$cache/base/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$scratch/stub"
 cp "$cache/base/usr/lib/os-release" "$scratch/osrel"
-
-declare -A seconds memory
-# measure NAME COMMAND...: once to warm up, then $runs times; seconds[NAME] is the median, memory[NAME] the most MiB.
-measure() {
-    local name=$1 run
-    shift
-    "$@" >/dev/null 2>"$scratch/stderr" || die "$name: $(tail -n 1 "$scratch/stderr")"
-    : >"$scratch/times"
-    for ((run = 0; run < runs; run++)); do
-        as_root /usr/bin/time -o "$scratch/time" -f '%e %M' "$@" >/dev/null 2>"$scratch/stderr" ||
-            die "$name: $(tail -n 1 "$scratch/stderr")"
-        cat "$scratch/time" >>"$scratch/times"
-    done
-    seconds[$name]=$(sort -n "$scratch/times" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
-    memory[$name]=$(sort -n -k2 "$scratch/times" | awk 'END { printf "%.0f", $2 / 1024 }')
-    say "    $name: ${seconds[$name]} s, ${memory[$name]} MiB"
-}
 
 sign=(--sb-key "$keys/db.key" --sb-cert "$keys/db.pem" --pcr-key "$keys/tpm2-pcr-private.pem")
 build=("$binary" uki build --stub "$scratch/stub" --linux "$scratch/linux" --initrd "$scratch/initrd" --cmdline quiet
@@ -75,16 +60,13 @@ ukify build --stub /scratch/stub --linux /scratch/linux --initrd /scratch/initrd
 UKIFY
 measure ukify chroot "$cache/tools" sh /scratch/ukify.sh
 
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / (b > 0 ? b : 0.01) }'; }
 slower=$(printf '%s\n%s\n' "${seconds[cp]}" "${seconds[hashes]}" | sort -n | tail -n 1)
-say ""
-# bar WHAT VALUE UNIT BAR
-bar() {
-    printf '%-70s %8.2f %-6s (at most %s)  %s\n' "$1" "$2" "$3" "$4" "$(awk -v a="$2" -v b="$4" 'BEGIN { print (a <= b ? "met" : "MISSED") }')"
-}
-bar "build beside the slower of cp and five hashes" "$(ratio "${seconds[build]}" "$slower")" times 1.3
-bar "verify beside the same" "$(ratio "${seconds[verify]}" "$slower")" times 1.3
-bar "--reuse-initrd beside cp" "$(ratio "${seconds[reuse]}" "${seconds[cp]}")" times 1.5
-for name in build verify reuse; do bar "$name, peak" "${memory[$name]}" MiB 64; done
-printf '%-70s %8.2f times\n' "ukify, systemd-measure and sbsign beside build" "$(ratio "${seconds[ukify]}" "${seconds[build]}")"
-printf '%-70s %8.2f times\n' "the memory of ukify beside build's" "$(ratio "${memory[ukify]}" "${memory[build]}")"
+bar "build beside the slower of cp and five hashes" "$(ratio "${seconds[build]}" "$slower")" times 1.3 less
+bar "verify beside the same" "$(ratio "${seconds[verify]}" "$slower")" times 1.3 less
+bar "--reuse-initrd beside cp" "$(ratio "${seconds[reuse]}" "${seconds[cp]}")" times 1.5 less
+for name in build verify reuse; do bar "$name, peak" "${memory[$name]}" MiB 64 less; done
+row "ukify, systemd-measure and sbsign beside build" "$(ratio "${seconds[ukify]}" "${seconds[build]}")" times
+row "the memory of ukify beside build's" "$(ratio "${memory[ukify]}" "${memory[build]}")" times
+
+say
+printf '%s' "$table"
