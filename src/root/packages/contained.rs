@@ -27,6 +27,9 @@ const DOCUMENTATION: [&str; 13] = [
 /// Directories remembered; a hostile list could name millions.
 const MAX_DIRECTORIES: usize = 100_000;
 
+/// Files looked at of one package; the largest of distributions have a tenth. Of more, nothing is said.
+const MAX_FILES: usize = 500_000;
+
 /// The question, with the directories that were resolved already: a database names `/lib/x` where the root has `/usr/lib/x`.
 pub(super) struct Places<'a> {
     root: &'a Sysroot,
@@ -40,10 +43,14 @@ impl<'a> Places<'a> {
     }
 
     /// Whether files are listed that are no documentation, and none of them is in the image. Directories in the list are passed
-    /// over where something is listed below them.
+    /// over where something is listed below them. A package that lists more than [`MAX_FILES`] stays.
     pub(super) fn is_gone<'b>(&mut self, listed: impl Iterator<Item = &'b [u8]>) -> Result<bool, PackagesError> {
         // What no path can be is not in the image either.
-        let listed: BTreeSet<TreePath> = listed.filter_map(|path| TreePath::new(path).ok()).collect();
+        let mut paths = listed.filter_map(|path| TreePath::new(path).ok());
+        let listed: BTreeSet<TreePath> = paths.by_ref().take(MAX_FILES).collect();
+        if paths.next().is_some() {
+            return Ok(false);
+        }
         let parents: BTreeSet<TreePath> = listed.iter().filter_map(TreePath::parent).collect();
         let mut asked = false;
         for path in listed.difference(&parents).filter(|path| !path.is_root()) {
@@ -86,4 +93,21 @@ fn is_documentation(path: &TreePath) -> bool {
     DOCUMENTATION
         .iter()
         .any(|directory| path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_package_with_too_many_files_nothing_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Sysroot::open(directory.path()).unwrap();
+        let is_gone = |files: usize| {
+            let names: Vec<String> = (0..files).map(|number| format!("/usr/lib/{number}")).collect();
+            Places::new(&root, &|_| false).is_gone(names.iter().map(String::as_bytes)).unwrap()
+        };
+        assert!(is_gone(1) && is_gone(MAX_FILES));
+        assert!(!is_gone(MAX_FILES + 1));
+    }
 }
