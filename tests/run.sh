@@ -37,6 +37,8 @@ test_() (
     free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
     [ -w /dev/shm ] && [ "$free" -ge 12 ] && scratch=/dev/shm
     scratch=$(mktemp -d "$scratch/kairos-init-test.XXXXXX") || die "mktemp failed"
+    # Some tests run the program as another user.
+    chmod 755 "$scratch"
     trap 'as_root rm -rf "$scratch"' EXIT
     env "TMPDIR=$scratch" cargo test --locked --quiet
 )
