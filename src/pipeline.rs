@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::PipelineError;
-use inputs::{IMMUCORE, init, kernel_image, os_release, read_input, stub};
+use inputs::{IMMUCORE, Packed, init, kernel_image, os_release, read_input, stub};
 pub use keys::{ExternalSigner, KeyFiles, Keys, PcrKey, load_keys};
 pub use plan::{Plan, plan};
 pub use request::{
@@ -117,23 +117,13 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
 
     let kernel = kernel_image(&root, &inventory)?;
     let stub = stub(&root, request.stub.as_deref(), &kernel)?;
-    let is_kairos = root.kind(&TreePath::new(IMMUCORE)?)?.is_some();
-    let init = init(&root, request.init.as_deref(), is_kairos)?;
     let loader = inputs::loader(&root, request.ship.loader.as_deref(), request.ship.must_boot(), &kernel)?;
     let version = loader.as_ref().map(|(loader, _)| loader.version.clone()).unwrap_or_default();
-    let menu = Menu {
-        branding: request.ship.branding.clone(),
-        cmdline: cmdline(request, is_kairos),
-        extra: ukis::extras(&request.entries),
-        single: request.ship.single.clone(),
-        layout: request.ship.layout.decide(&version)?,
-    };
-    let (planned, menu_warnings) = menu.plan()?;
+    let layout = request.ship.layout.decide(&version)?;
 
     progress.step("listing files");
-    let mut staging = Staging::new(&request.output)?;
-    let options =
-        ScanOptions { exclude: BTreeSet::from([staging.identity()?]), clamp_mtime: request.source_date_epoch };
+    // Before the output folder is made: where that is in the root, the folder that it is in would have another time in each run.
+    let options = ScanOptions { exclude: not_packed(request), clamp_mtime: request.source_date_epoch };
     let scanned = scan::scan(&root, &options, cancel)?;
     report.warnings.extend(scanned.notes.warnings());
     let mut tree = scanned.tree;
@@ -154,6 +144,18 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     for folder in &request.overlays {
         notes.extend(overlay(&mut tree, folder, options.clone(), cancel, &mut report)?);
     }
+    let packed = Packed { root: &root, tree: &tree };
+    let is_kairos = packed.has(&TreePath::new(IMMUCORE)?);
+    let init = init(&packed, request.init.as_deref(), is_kairos)?;
+    let (os_release, release) = (os_release(&packed, &mut report)?, inputs::release(&packed)?);
+    let menu = Menu {
+        branding: request.ship.branding.clone(),
+        cmdline: cmdline(request, is_kairos),
+        extra: ukis::extras(&request.entries),
+        single: request.ship.single.clone(),
+        layout,
+    };
+    let (planned, menu_warnings) = menu.plan()?;
     prepare(&mut tree, &init, request.source_date_epoch)?;
     keys::refuse_keys(&root, &tree, &request.keys)?;
     let rootfs = rootfs(&tree);
@@ -163,19 +165,26 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         root: &root,
         stub: &stub,
         kernel,
-        os_release: os_release(&root, &mut report)?,
+        os_release: os_release.clone(),
         uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
         has_ucode,
         splash,
         cancel,
     };
     let loader = ship::signed_loader(loader, &keys, request, cancel)?;
-    let release = inputs::release(&root)?;
-    let shipping = ship::Shipping { request, keys: &keys, release, loader, given, cancel };
+    let shipping = ship::Shipping { request, keys: &keys, release: release.clone(), loader, given, cancel };
     shipping.rehearse(&planned, common.stand_in(&planned)?, rootfs.bytes)?;
+    let mut staging = staging(request)?;
 
     progress.step("listing packages");
-    let parts = contents::Contents { root: &root, tree: &tree, inventory: &inventory, selection: &selection };
+    let parts = contents::Contents {
+        root: &root,
+        tree: &tree,
+        inventory: &inventory,
+        selection: &selection,
+        os_release: &os_release,
+        release: &release,
+    };
     let sbom = parts.sbom(request, &mut report, cancel)?;
     drop((inventory, selection));
 
@@ -218,6 +227,33 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
     let files = staging.commit()?;
     report.warnings.splice(0..0, notes.into_iter().chain(shipped.notes));
     Ok(Outcome { report, predictions: first.predictions, files })
+}
+
+/// Device and inode of what lies in the root and is not of it: what earlier runs wrote, and what they remember.
+fn not_packed(request: &BuildRequest) -> BTreeSet<(u64, u64)> {
+    let folders = [Some(request.output.as_path()), Some(request.destination.folder(&request.output))];
+    let there = folders.into_iter().chain([request.select.cache.as_deref()]).flatten();
+    there
+        .filter_map(|folder| Some(std::fs::metadata(folder).ok()?))
+        .map(|folder| (folder.dev(), folder.ino()))
+        .collect()
+}
+
+/// The output folder. Where it is made in the root, the folder that it is in keeps its time: the root is not changed, and what the
+/// next run packs is the same.
+fn staging(request: &BuildRequest) -> Result<Staging, PipelineError> {
+    let parent = request.output.ancestors().skip(1).find(|path| path.is_dir()).or(Some(Path::new(".")));
+    let real = |path: &Path| path.canonicalize().ok();
+    let is_in_root = |path: &Path| Some(real(path)?.starts_with(real(&request.select.root)?));
+    let parent = parent.filter(|path| !request.output.exists() && is_in_root(path) == Some(true));
+    let before = parent.and_then(|path| Some((path, std::fs::metadata(path).ok()?.modified().ok()?)));
+    let staging = Staging::new(&request.output)?;
+    if let Some((path, modified)) = before {
+        // Who may write there and is not its owner cannot; the image is right all the same.
+        let times = std::fs::FileTimes::new().set_modified(modified);
+        let _kept = std::fs::File::open(path).and_then(|folder| folder.set_times(times));
+    }
+    Ok(staging)
 }
 
 /// PCR 11 of the default UKI, and of each other by its name.

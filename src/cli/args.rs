@@ -87,7 +87,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
     /// AuroraBoot's command of this name, with its flags, on a folder
-    #[command(name = "build-uki", alias = "bu", hide = true)]
+    #[command(name = "build-uki", alias = "bu")]
     BuildUki(Box<BuildUkiArgs>),
     /// AuroraBoot's command of this name: `keys generate` with its names and defaults
     #[command(name = "genkey", alias = "gk")]
@@ -281,7 +281,7 @@ pub(crate) struct HardwareSuggestArgs {
 /// What kind of image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TargetArg {
-    /// Kernel and dracut initrd for GRUB
+    /// Kernel and dracut initrd for GRUB: not made yet
     Generic,
     /// A Unified Kernel Image for Trusted Boot
     Uki,
@@ -290,13 +290,13 @@ pub(crate) enum TargetArg {
 /// A stage of the whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StageArg {
-    /// Install packages and Kairos' files into the root
+    /// Install packages and Kairos' files into the root: not done yet
     Install,
-    /// Configure the root
+    /// Configure the root: not done yet
     Init,
     /// Build artifacts from the root
     Build,
-    /// All of them
+    /// All of them: not done yet
     All,
 }
 
@@ -348,8 +348,8 @@ pub(crate) struct RunArgs {
     /// Compression of the initrd: zstd[:LEVEL]
     #[arg(long, value_name = "zstd[:LEVEL]", default_value = "zstd:12")]
     pub(crate) compression: String,
-    /// Clamp time stamps in the image to this (seconds since 1970)
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Clamp time stamps in the image to this (seconds since 1970) [default: $SOURCE_DATE_EPOCH, where it is set]
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<i64>,
 }
 

@@ -96,7 +96,7 @@ fn build(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
         },
         compression: super::compression("zstd:12", jobs)?,
         jobs,
-        source_date_epoch: wanted.source_date_epoch,
+        source_date_epoch: super::epoch(wanted.source_date_epoch)?,
     };
     let cancel = super::cancel_on_signal()?;
     let reporter = Reporter::new(global);

@@ -8,7 +8,7 @@ use kairos_init::image::budget::{Budget, Limits, Sizes};
 use kairos_init::image::esp::{self, Checked};
 use kairos_init::image::medium::Room;
 use kairos_init::image::{
-    self, DEFAULT_TIME, Files, Image, check_outside, check_replaceable, medium, mode_set, packed,
+    self, DEFAULT_TIME, Files, Image, check_another, check_outside, check_replaceable, medium, mode_set, packed,
 };
 use kairos_init::pipeline::{self, DiskShape, IsoContents};
 
@@ -81,7 +81,7 @@ impl Tree {
         }
         render::warn(&warnings);
         check_replaceable(&args.output)?;
-        Ok(Self { files, checked, budget, time: args.source_date_epoch.unwrap_or(DEFAULT_TIME) })
+        Ok(Self { files, checked, budget, time: super::epoch(args.source_date_epoch)?.unwrap_or(DEFAULT_TIME) })
     }
 }
 
@@ -136,6 +136,9 @@ fn iso(args: &ImageIsoArgs, global: &GlobalArgs) -> Result<()> {
     let contents = iso_contents(&args.iso);
     for folder in &contents.overlays {
         check_outside(&args.image.output, folder)?;
+    }
+    for input in &contents.install_data {
+        check_another(&args.image.output, input)?;
     }
     let more = pipeline::beside_boot_image(&contents)?;
     image::refuse_private_keys(&more)?;

@@ -87,7 +87,7 @@ fn enrolment_request(args: &KeysGenerateArgs, now: u64) -> Result<EnrolmentReque
         without_microsoft: args.without_microsoft,
         kek,
         db: load("custom-db-cert", &args.custom_db_cert, "db")?,
-        time: args.source_date_epoch.unwrap_or(now),
+        time: super::epoch(args.source_date_epoch)?.unwrap_or(now),
     })
 }
 

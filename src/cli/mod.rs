@@ -69,6 +69,22 @@ fn cancel_on_signal() -> Result<Cancel> {
     Ok(cancel)
 }
 
+/// `--source-date-epoch`, else what the environment says. An empty variable is none: container builds pass such ones on.
+fn epoch<T: std::str::FromStr>(given: Option<T>) -> Result<Option<T>> {
+    const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+    match (given, std::env::var(VARIABLE)) {
+        (Some(given), _) => Ok(Some(given)),
+        (None, Err(std::env::VarError::NotPresent)) => Ok(None),
+        (None, Ok(text)) if text.is_empty() => Ok(None),
+        (None, text) => match text.ok().and_then(|text| text.parse().ok()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => {
+                bail!("{VARIABLE} in the environment is no number of seconds since 1970: set it right, or unset it")
+            }
+        },
+    }
+}
+
 fn jobs(global: &GlobalArgs) -> usize {
     match global.jobs {
         Some(jobs) => usize::from(jobs),

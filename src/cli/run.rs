@@ -10,10 +10,12 @@ use super::render::{self, Reporter};
 
 pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
     if args.stage.iter().any(|stage| *stage != StageArg::Build) {
-        bail!("this version runs --stage build only: install and init are still done by the older kairos-init");
+        bail!(
+            "this version runs --stage build only: add --stage build; install and init are still done by the older kairos-init"
+        );
     }
     if args.target != TargetArg::Uki {
-        bail!("this version builds --target uki only");
+        bail!("this version builds --target uki only: add --target uki");
     }
     let Some(output) = args.output.clone() else {
         if args.select.hardware.is_empty() {
@@ -64,7 +66,7 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<()> {
         },
         compression: super::compression(&args.compression, jobs)?,
         jobs,
-        source_date_epoch: args.source_date_epoch,
+        source_date_epoch: super::epoch(args.source_date_epoch)?,
     };
     build(&request, global)
 }

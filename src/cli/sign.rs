@@ -68,8 +68,8 @@ pub(super) fn run(args: &UkiSignArgs, global: &GlobalArgs) -> Result<()> {
         identities.iter().map(|identity| Signing { identity, hash: args.keys.sb_hash }).collect();
     let hashes = vec![args.keys.sb_hash];
     let name = args.file.display().to_string();
-    let signature =
-        digest_pe(copy.as_file_mut(), &name, &hashes, existing, &cancel)?.sign(&signings, args.source_date_epoch)?;
+    let signature = digest_pe(copy.as_file_mut(), &name, &hashes, existing, &cancel)?
+        .sign(&signings, super::epoch(args.source_date_epoch)?)?;
     write(&mut copy, &signature).with_context(|| format!("cannot write {}", target.display()))?;
     cancel.check()?;
     copy.persist(target).map_err(|error| error.error).with_context(|| format!("cannot write {}", target.display()))?;
@@ -153,7 +153,7 @@ fn write_digest(
     let name = args.file.display().to_string();
     let unsigned = digest_pe(copy.as_file_mut(), &name, &[hash], existing, cancel)?.sign(&[], None)?;
     let digest = unsigned.digests.get(&hash).map(Vec::as_slice).unwrap_or_default();
-    let wanted = pkcs7::to_be_signed(hash, digest, args.source_date_epoch)?;
+    let wanted = pkcs7::to_be_signed(hash, digest, super::epoch(args.source_date_epoch)?)?;
     let cannot = || format!("cannot write {}", out.display());
     let mut file = super::beside(out)?;
     file.write_all(&wanted).with_context(cannot)?;

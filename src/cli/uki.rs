@@ -147,7 +147,7 @@ fn run_build(args: &UkiBuildArgs, global: &GlobalArgs) -> Result<()> {
         profiles: entries,
         policies: keys.policies(&policies)?,
         signings: keys.signings(args.keys.sb_hash),
-        signing_time: args.source_date_epoch,
+        signing_time: super::epoch(args.source_date_epoch)?,
         jobs: super::jobs(global),
         cancel: cancel.clone(),
         ..UkiRequest::new(&stub, kernel)

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use files::{Content, Files, LOST_AND_FOUND, Node, not_packed};
 pub use output::Output;
-pub use place::{check_file, check_folder, check_outside, check_replaceable, mode_set};
+pub use place::{check_another, check_file, check_folder, check_outside, check_replaceable, mode_set};
 pub use staging::Staging;
 
 use crate::cancel::Cancelled;
@@ -122,6 +122,14 @@ pub enum ImageError {
         output: PathBuf,
         /// What is packed.
         folder: PathBuf,
+    },
+    /// The output is what it is made of.
+    #[error("{output} is {input}, which it is made of and would replace or be packed into; choose another --output")]
+    Same {
+        /// Where it is written.
+        output: PathBuf,
+        /// What is packed.
+        input: PathBuf,
     },
     /// A file cannot be in this kind of image under its name, or at all.
     #[error("{path} cannot be in a {format} image: {problem}")]

@@ -1,6 +1,7 @@
 //! Where a file is to be written: whether it can be there, asked before the work and again before the rename; and what of its mode.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::ImageError;
@@ -20,6 +21,18 @@ pub fn check_replaceable(path: &Path) -> Result<(), ImageError> {
         Err(source) => return Err(ImageError::Io { action: "look at", path: path.to_owned(), source }),
     };
     Err(ImageError::InTheWay { path: path.to_owned(), problem })
+}
+
+/// Refuses an output that is what it is made of, under whatever name.
+///
+/// # Errors
+/// [`ImageError::Same`].
+pub fn check_another(output: &Path, input: &Path) -> Result<(), ImageError> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    match identity(output).is_some_and(|output| identity(input) == Some(output)) {
+        true => Err(ImageError::Same { output: output.to_owned(), input: input.to_owned() }),
+        false => Ok(()),
+    }
 }
 
 /// Whether `name` can be a folder inside of `folder`: what is there of it is one, and no link that leads elsewhere.

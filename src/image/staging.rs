@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -55,19 +55,6 @@ impl Staging {
     #[must_use]
     pub fn staged(&self, name: &str) -> PathBuf {
         self.staging.as_ref().map_or_else(|| self.out.join(name), |staging| staging.path().join(name))
-    }
-
-    /// Device and inode of the output folder, so that a root that holds it does not pack it.
-    ///
-    /// # Errors
-    /// The folder is gone.
-    pub fn identity(&self) -> Result<(u64, u64), ImageError> {
-        let metadata = fs::metadata(&self.out).map_err(|source| ImageError::Io {
-            action: "read",
-            path: self.out.clone(),
-            source,
-        })?;
-        Ok((metadata.dev(), metadata.ino()))
     }
 
     /// A new file, open for reading and writing, that will be `name` in the output folder.

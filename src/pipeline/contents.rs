@@ -1,7 +1,8 @@
 //! The list of what is in an image: packages, kernel, modules, firmware.
 
+use std::collections::BTreeMap;
+
 use super::PipelineError;
-use super::inputs::{os_release_file, release};
 use super::request::BuildRequest;
 use super::ship::default_name;
 use crate::cancel::Cancel;
@@ -21,6 +22,8 @@ pub(super) struct Contents<'a> {
     pub(super) tree: &'a FileTree,
     pub(super) inventory: &'a Inventory,
     pub(super) selection: &'a Selection,
+    pub(super) os_release: &'a [u8],
+    pub(super) release: &'a BTreeMap<String, String>,
 }
 
 impl Contents<'_> {
@@ -31,7 +34,7 @@ impl Contents<'_> {
         report: &mut Report,
         cancel: &Cancel,
     ) -> Result<String, PipelineError> {
-        let Self { root, tree, inventory, selection } = self;
+        let Self { root, tree, inventory, selection, os_release, release } = self;
         let Packages { packages, gone, warnings, .. } = packages::installed_in(root, &|path| tree.get(path).is_some())?;
         report.warnings.extend(warnings.iter().cloned());
         let kept = |items: &mut dyn Iterator<Item = &Item>| -> Vec<TreePath> {
@@ -39,13 +42,12 @@ impl Contents<'_> {
         };
         let modules = kept(&mut selection.modules.values());
         let firmware = kept(&mut selection.firmware.values());
-        let release = release(root)?;
         let sbom = Sbom {
-            name: request.ship.name.clone().unwrap_or_else(|| default_name(&release)),
+            name: request.ship.name.clone().unwrap_or_else(|| default_name(release)),
             version: release.get("KAIROS_RELEASE").cloned(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             created: request.source_date_epoch.unwrap_or(DEFAULT_TIME),
-            os_release: OsRelease::parse(&String::from_utf8_lossy(&os_release_file(root)?.unwrap_or_default())),
+            os_release: OsRelease::parse(&String::from_utf8_lossy(os_release)),
             packages,
             gone,
             notes: warnings,

@@ -1,5 +1,6 @@
 //! What a run reads besides drivers: kernel, stub, boot manager, init, microcode, release.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -13,12 +14,15 @@ use crate::image::esp::{Loader, MAX_LOADER};
 use crate::names::TreePath;
 use crate::root::initrd;
 use crate::root::sysroot::Sysroot;
+use crate::root::tree::{Content, FileTree, Kind};
 use crate::size::Report;
 
 /// A kernel image larger than this is none.
 const MAX_KERNEL: u64 = 256 << 20;
 /// An `os-release` larger than this is none.
 const MAX_OS_RELEASE: u64 = 64 << 10;
+/// As many as the kernel follows.
+const MAX_LINKS: usize = 40;
 /// What has systemd's stub and boot manager.
 const PACKAGES: &str = "install systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora)";
 /// Kairos' init in a UKI.
@@ -85,9 +89,9 @@ pub(super) fn stub(root: &Sysroot, given: Option<&Path>, kernel: &[u8]) -> Resul
     Ok(Stub::parse(&bytes).map_err(BuildError::from)?)
 }
 
-pub(super) fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<String, PipelineError> {
+pub(super) fn init(packed: &Packed<'_>, given: Option<&str>, kairos: bool) -> Result<String, PipelineError> {
     let init = given.unwrap_or(if kairos { IMMUCORE } else { SYSTEMD });
-    let found = root.canonical(&TreePath::new(init)?).is_ok();
+    let found = packed.has(&TreePath::new(init)?);
     match (found, given) {
         (true, _) => Ok(format!("/{}", init.trim_start_matches('/'))),
         (false, Some(_)) => Err(PipelineError::Missing {
@@ -101,21 +105,67 @@ pub(super) fn init(root: &Sysroot, given: Option<&str>, kairos: bool) -> Result<
     }
 }
 
-/// The root's os-release, if it has one.
-pub(super) fn os_release_file(root: &Sysroot) -> Result<Option<Vec<u8>>, PipelineError> {
-    for path in ["etc/os-release", "usr/lib/os-release"] {
-        match root.read(&TreePath::new(path)?, MAX_OS_RELEASE) {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(None)
+/// What will be packed, as the system that boots it sees it: the root, with what is laid over it.
+pub(super) struct Packed<'a> {
+    pub(super) root: &'a Sysroot,
+    pub(super) tree: &'a FileTree,
 }
 
-/// The same for `.osrel`; a warning where there is none.
-pub(super) fn os_release(root: &Sysroot, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
-    Ok(os_release_file(root)?.unwrap_or_else(|| {
+impl Packed<'_> {
+    /// Whether there is something at `path`, links followed.
+    pub(super) fn has(&self, path: &TreePath) -> bool {
+        self.resolve(path).is_some()
+    }
+
+    /// The first of these files that is there; nothing where there is none.
+    fn read_first(&self, paths: [&str; 2], limit: u64) -> Result<Option<Vec<u8>>, PipelineError> {
+        for path in paths {
+            let Some(entry) = self.resolve(&TreePath::new(path)?).and_then(|path| self.tree.get(&path)) else {
+                continue;
+            };
+            return Ok(Some(match &entry.kind {
+                Kind::File(Content::Root { path, .. }) => self.root.read(path, limit)?,
+                Kind::File(Content::Layer { layer, path, .. }) => layer.0.read(path, limit)?,
+                Kind::File(Content::Bytes(bytes)) => bytes.clone(),
+                _ => continue,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Where `path` leads to; nothing where it leads nowhere, or in a circle.
+    fn resolve(&self, path: &TreePath) -> Option<TreePath> {
+        let parts = |path: &[u8]| path.split(|&b| b == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (mut at, mut pending, mut links) = (TreePath::root(), parts(path.as_bytes()), 0);
+        while let Some(part) = pending.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => at = at.parent().unwrap_or_default(),
+                name => {
+                    let next = at.join(name).ok()?;
+                    match &self.tree.get(&next)?.kind {
+                        Kind::Symlink(target) => {
+                            links += 1;
+                            if links > MAX_LINKS {
+                                return None;
+                            }
+                            if target.starts_with(b"/") {
+                                at = TreePath::root();
+                            }
+                            pending.extend(parts(target));
+                        }
+                        _ => at = next,
+                    }
+                }
+            }
+        }
+        Some(at)
+    }
+}
+
+/// os-release, for `.osrel`; a warning where there is none.
+pub(super) fn os_release(packed: &Packed<'_>, report: &mut Report) -> Result<Vec<u8>, PipelineError> {
+    Ok(packed.read_first(["etc/os-release", "usr/lib/os-release"], MAX_OS_RELEASE)?.unwrap_or_else(|| {
         report
             .warnings
             .push("the root has no /etc/os-release: the boot menu will not know the system's name".to_owned());
@@ -155,20 +205,12 @@ pub(super) fn loader(
 
 /// The assignments of Kairos' release file, or of os-release: `KEY="VALUE"` at the beginning of a line, with double quotes, as AuroraBoot
 /// reads them.
-pub(super) fn release(root: &Sysroot) -> Result<std::collections::BTreeMap<String, String>, PipelineError> {
-    for path in ["etc/kairos-release", "etc/os-release"] {
-        match root.read_text(&TreePath::new(path)?, MAX_OS_RELEASE) {
-            Ok(text) => {
-                let pair = |line: &str| {
-                    let (key, value) = line.split_once('=')?;
-                    let value = value.trim_end().strip_prefix('"')?.strip_suffix('"')?;
-                    key.starts_with("KAIROS_").then(|| (key.to_owned(), value.to_owned()))
-                };
-                return Ok(text.lines().filter_map(pair).collect());
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(std::collections::BTreeMap::new())
+pub(super) fn release(packed: &Packed<'_>) -> Result<BTreeMap<String, String>, PipelineError> {
+    let bytes = packed.read_first(["etc/kairos-release", "etc/os-release"], MAX_OS_RELEASE)?.unwrap_or_default();
+    let pair = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        let value = value.trim_end().strip_prefix('"')?.strip_suffix('"')?;
+        key.starts_with("KAIROS_").then(|| (key.to_owned(), value.to_owned()))
+    };
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(pair).collect())
 }

@@ -85,8 +85,13 @@ pub(super) struct Given {
 impl Given {
     pub(super) fn read(request: &BuildRequest) -> Result<Self, PipelineError> {
         let ship = &request.ship;
+        let output = request.destination.folder(&request.output);
         for folder in ship.iso.overlays.iter().chain(&ship.disk.oem) {
-            image::check_outside(request.destination.folder(&request.output), folder)?;
+            image::check_outside(output, folder)?;
+        }
+        // Inside of these it is left out; but of them nothing would be left.
+        for folder in request.overlays.iter().chain([&request.select.root]) {
+            image::check_another(output, folder)?;
         }
         let given = Self {
             beside: beside_boot_image(&ship.iso)?,
@@ -143,9 +148,7 @@ impl Shipping<'_> {
     ) -> Result<(), PipelineError> {
         let content = Content::Bytes(stand_in.into());
         let ukis = planned.iter().map(|planned| Uki { planned: planned.clone(), content: content.clone() });
-        if self.is_checked() {
-            self.refuse_distrusted()?;
-        }
+        self.refuse_distrusted()?;
         // Its signature is not there yet; whether it will be trusted was just told.
         let laid_out = self.lay_out(ukis.collect(), root_bytes, None).map_err(|error| match error {
             PipelineError::Budget(error) => error.at_least().into(),
@@ -257,6 +260,9 @@ impl Shipping<'_> {
             let name = image::parse_name(&self.name())
                 .map_err(|problem| PipelineError::ImageName { name: self.name(), problem })?;
             place(&format!("{name}{ending}"), image::check_file)?;
+            for input in &self.request.ship.iso.install_data {
+                image::check_another(&folder.join(format!("{name}{ending}")), input)?;
+            }
         }
         for name in [SBOM, REPORT, PCRS, SUMS] {
             place(name, image::check_file)?;

@@ -23,6 +23,7 @@ mod image_fat;
 mod image_iso;
 mod image_tools;
 mod initrd;
+mod inside;
 mod inventory;
 mod kmod_db;
 mod roots;

@@ -16,7 +16,7 @@ pub(crate) struct BuildUkiArgs {
     /// The root file system: dir:PATH, or a folder
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// Base name of the ISO or archive
+    /// Base name of the ISO
     #[arg(long, short, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Folder for the artifact
@@ -25,7 +25,7 @@ pub(crate) struct BuildUkiArgs {
     /// What to make
     #[arg(long, short = 't', value_enum, value_name = "TYPE", default_value = "uki")]
     pub(crate) output_type: OutputTypeArg,
-    /// Folder whose files are laid over the root
+    /// Folder whose files are laid over the root; kernel, modules, stub and boot manager are the root's all the same
     #[arg(long, short = 'o', value_name = "DIR")]
     pub(crate) overlay_rootfs: Option<PathBuf>,
     /// Folder whose files are put into the ISO
@@ -35,10 +35,10 @@ pub(crate) struct BuildUkiArgs {
     #[arg(long, value_name = "TEXT", default_value = "Kairos")]
     pub(crate) boot_branding: String,
     /// Write the release into the boot entries
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) include_version_in_config: bool,
     /// Write what each boot entry adds to the command line into it
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) include_cmdline_in_config: bool,
     /// A further boot entry with this added to the command line; repeatable
     #[arg(long, short = 'c', value_name = "TEXT", conflicts_with = "extend_cmdline", allow_hyphen_values = true)]
@@ -71,22 +71,22 @@ pub(crate) struct BuildUkiArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) splash: Option<PathBuf>,
     /// Further command lines as profiles of one UKI
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) cmd_lines_v2: bool,
     /// Take stub and boot manager from the root
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) sdboot_in_source: bool,
     /// The boot manager, systemd-boot [default: the root's own]; not AuroraBoot's, which brings one
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) loader: Option<PathBuf>,
     /// The systemd stub [default: the root's own]; not AuroraBoot's, which brings one
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) stub: Option<PathBuf>,
-    /// Time stamp of everything in the image (seconds since 1970)
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", hide = true)]
+    /// Time stamp of everything in the image (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else 1980-01-01]
+    #[arg(long, value_name = "SECONDS", hide = true)]
     pub(crate) source_date_epoch: Option<i64>,
     /// Is taken and has no effect: no registry is asked
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) allow_insecure_registries: bool,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct BuildUkiArgs {
 pub(crate) enum OutputTypeArg {
     /// An ISO
     Iso,
-    /// A container image
+    /// A container image: not made yet
     Container,
     /// The files of the EFI system partition
     Uki,

@@ -93,7 +93,7 @@ pub(crate) struct ShipArgs {
     /// A bitmap to show while booting (BMP)
     #[arg(long, value_name = "FILE")]
     pub(crate) splash: Option<PathBuf>,
-    /// Folder whose files are laid over the root; repeatable
+    /// Folder whose files are laid over the root; kernel, modules, stub and boot manager are the root's all the same; repeatable
     #[arg(long, value_name = "DIR")]
     pub(crate) overlay_rootfs: Vec<PathBuf>,
     /// What is on the ISO besides the UKI.
@@ -151,7 +151,8 @@ pub(crate) struct DiskArgs {
     /// Size of the EFI system partition [default: four copies of the UKI and an upgrade]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) esp_size: Option<u64>,
-    /// Folder whose files are put into the OEM partition of the disk image: cloud-configs
+    /// Folder whose files are put into the OEM partition of the disk image: cloud-configs; it is not encrypted, and who has the
+    /// image can read them
     #[arg(long, value_name = "DIR")]
     pub(crate) oem: Option<PathBuf>,
     /// Size of the OEM partition
@@ -194,8 +195,8 @@ pub(crate) struct ImageArgs {
     /// Fail where the UKI is larger (example: 300MiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_uki_size: Option<u64>,
-    /// Time stamp of everything in the image (seconds since 1970) [default: 1980-01-01]
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Time stamp of everything in the image (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else 1980-01-01]
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<i64>,
 }
 

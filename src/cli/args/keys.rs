@@ -67,8 +67,8 @@ pub(crate) struct KeysGenerateArgs {
         alias = "skip-microsoft-certs-I-KNOW-WHAT-IM-DOING"
     )]
     pub(crate) without_microsoft: bool,
-    /// Time of signing in the .auth files (seconds since 1970) [default: now]; machines refuse an earlier one than they have
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Time of signing in the .auth files (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else now]; machines refuse an earlier one than they have
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<u64>,
 }
 
@@ -96,8 +96,8 @@ pub(crate) struct KeysVariableArgs {
     /// GUID of the owner of the certificates [default: derived from each certificate]
     #[arg(long, value_name = "GUID")]
     pub(crate) owner: Option<Guid>,
-    /// Time of signing (seconds since 1970) [default: now]; machines refuse an update that is not later than the one before
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Time of signing (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else now]; machines refuse an update that is not later than the one before
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<u64>,
     /// Where to write it; an existing file is not overwritten
     #[arg(long, short, value_name = "FILE")]

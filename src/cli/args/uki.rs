@@ -87,8 +87,8 @@ pub(crate) struct UkiBuildArgs {
     /// Keys to sign with.
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
-    /// Time of signing in the signatures (seconds since 1970) [default: none, as reproducible]
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Time of signing in the signatures (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else none, as reproducible]
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<u64>,
     /// Where to write the UKI
     #[arg(long, short, value_name = "FILE")]
@@ -191,8 +191,8 @@ pub(crate) struct UkiSignArgs {
     /// Keys to sign with.
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
-    /// Time of signing in the signatures (seconds since 1970) [default: none, as reproducible]
-    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    /// Time of signing in the signatures (seconds since 1970) [default: $SOURCE_DATE_EPOCH, else none, as reproducible]
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<u64>,
 }
 

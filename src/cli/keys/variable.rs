@@ -55,7 +55,7 @@ pub(super) fn run(args: &KeysVariableArgs, global: &GlobalArgs) -> Result<()> {
                 )]);
             }
             let identity = Identity::new(Box::new(file.signer), load_certificate(certificate)?)?;
-            let time = args.source_date_epoch.map_or_else(super::now, Ok)?;
+            let time = super::super::epoch(args.source_date_epoch)?.map_or_else(super::now, Ok)?;
             sign_variable(variable, &list, time, &identity)?
         }
         _ => list,
