@@ -148,18 +148,18 @@ bar "uki build, peak memory (ukify ${memory[ukify]} MiB)" "${memory[uki-build]}"
 as_root rm -f "$scratch/initrd" "$scratch/ours.efi" "$scratch/theirs.efi"
 
 step "the whole run beside zstd alone on the same cpio: same level, window, job size, two workers"
-# whole LEVEL OPTION...: what `measure` times.
+# whole NAME LEVEL OPTION...: what `measure` times.
 whole() {
-    local level=$1
-    shift
+    local name=$1 level=$2
+    shift 2
     as_root rm -rf "$work/out"
     # shellcheck disable=SC2016 # expanded by the inner shell: the output folder of the run before is in the way
-    measure "whole-$level" sh -c 'rm -rf "$1"; shift; exec "$@"' sh "$work/out" "$binary" --root "$root" --stage build \
+    measure "$name" sh -c 'rm -rf "$1"; shift; exec "$@"' sh "$work/out" "$binary" --root "$root" --stage build \
         --target uki --output "$work/out" --sb-key "$keys/db.key" --sb-cert "$keys/db.pem" \
         --pcr-key "$keys/tpm2-pcr-private.pem" --compression "zstd:$level" --jobs 2 --quiet "$@"
 }
 for level in 3 12; do
-    whole "$level" --hardware x86-generic
+    whole "whole-$level" "$level" --hardware x86-generic
     python3 "$here/../tests/lib/pe.py" dump "$work/out/uki/EFI/kairos/norole.efi" "$work/sections"
     zstd -q -d -f --long=27 "$work/sections/initrd" -o "$scratch/initrd.cpio"
     measure "zstd-$level" chroot "$cache/tools" zstd -q -c "-$level" --long=27 -T2 -B16777216 /scratch/initrd.cpio
@@ -170,11 +170,13 @@ done
 row "uncompressed cpio" "$(awk -v b="$(stat -c %s "$scratch/initrd.cpio")" 'BEGIN { print b / 1048576 }')" MiB
 bar "whole run, slimmed, level 12, peak memory" "${memory[whole-12]}" MiB 400 less
 cp "$work/out/report.json" "$work/slim.json"
+whole root-to-iso 12 --hardware x86-generic --artifact uki,iso
+bar "root to ISO, level 12: ${seconds[root-to-iso]} s, zstd alone ${seconds[zstd-12]} s" "$(ratio "${seconds[root-to-iso]}" "${seconds[zstd-12]}")" times 1.3 less
 once=$runs
 runs=1
-whole 12
+whole whole-full 12
 runs=$once
-bar "whole run, unslimmed, level 12, peak memory (${seconds[whole-12]} s)" "${memory[whole-12]}" MiB 400 less
+bar "whole run, unslimmed, level 12, peak memory (${seconds[whole-full]} s)" "${memory[whole-full]}" MiB 400 less
 rm -rf "$work/sections" "$scratch/initrd.cpio"
 
 step "modules and firmware, compressed at level 12: all of them beside the kept ones"

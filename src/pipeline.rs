@@ -233,10 +233,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
 fn not_packed(request: &BuildRequest) -> BTreeSet<(u64, u64)> {
     let folders = [Some(request.output.as_path()), Some(request.destination.folder(&request.output))];
     let there = folders.into_iter().chain([request.select.cache.as_deref()]).flatten();
-    there
-        .filter_map(|folder| Some(std::fs::metadata(folder).ok()?))
-        .map(|folder| (folder.dev(), folder.ino()))
-        .collect()
+    there.filter_map(|folder| std::fs::metadata(folder).ok()).map(|folder| (folder.dev(), folder.ino())).collect()
 }
 
 /// The output folder. Where it is made in the root, the folder that it is in keeps its time: the root is not changed, and what the
