@@ -25,6 +25,7 @@ mod image_tools;
 mod initrd;
 mod inventory;
 mod kmod_db;
+mod place;
 mod roots;
 mod sbom;
 mod select;
