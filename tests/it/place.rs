@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use crate::cli::{Case, keys, listing, program, stderr};
 use crate::early::{LONG_WORK, early, folder, is_early, run, text};
 use crate::image_tools::{self as tools, printed};
-use crate::shipped::case;
+use crate::shipped::{case, tree};
 
 fn as_nobody() -> Command {
     let mut command = Command::new("setpriv");
@@ -166,4 +166,34 @@ fn a_private_umask_keeps_nobody_away() {
     fs::set_permissions(&shared, PermissionsExt::from_mode(0o2775)).unwrap();
     kairos_init::image::create_folders(&shared.join("a")).unwrap();
     assert_eq!(mode(&shared.join("a")) & 0o2755, 0o2755);
+}
+
+/// No message shows the name of a temporary file.
+#[test]
+fn a_folder_that_is_not_there() {
+    let (case, tree) = tree();
+    let nope = case.dir.path().join("nope");
+    let (output, nope) = (nope.join("x"), text(&nope));
+    let words = [&*format!("the folder {nope} is not there"), &*format!("mkdir -p {nope}")];
+    let uki = case.dir.path().join("norole.efi");
+    fs::write(&uki, crate::roots::stub()).unwrap();
+    let (key, certificate) = (keys().join("db.key"), keys().join("db.pem"));
+    let commands: [&[&str]; 5] = [
+        &["image", "esp", text(&tree)],
+        &["image", "iso", text(&tree)],
+        &["image", "raw", text(&tree), "--compress", "zstd"],
+        &["uki", "sign", text(&uki), "--sb-key", text(&key), "--sb-cert", text(&certificate)],
+        &["keys", "variable", "db", text(&certificate)],
+    ];
+    for arguments in commands {
+        let output = program(arguments).arg("--output").arg(&output).output().unwrap();
+        is_early(&output, &words);
+        assert!(!stderr(&output).contains(".kairos-init-"), "{}", stderr(&output));
+    }
+    // Nor where it is there, and not the caller's.
+    fs::set_permissions(case.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let theirs = folder(&case, "theirs");
+    let command = as_nobody().args(["image", "iso", text(&tree), "-o"]).arg(theirs.join("x.iso")).output().unwrap();
+    is_early(&command, &[text(&theirs), "Permission denied", "who may do that"]);
+    assert!(!stderr(&command).contains(".kairos-init-"), "{}", stderr(&command));
 }
