@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use kairos_init::boot::sign::Hash;
-use kairos_init::image::{Files, Node, check_file, check_folder};
+use kairos_init::image::{Files, Node, check_file, check_folder, create_folders};
 use kairos_init::names::TreePath;
 use kairos_init::pipeline::{
     self, Artifact, BootEntry, BuildRequest, Destination, IsoContents, KeyFiles, PolicyRequest, SelectRequest,
@@ -144,13 +144,13 @@ fn place(request: &BuildRequest) -> Result<Vec<PathBuf>> {
             Node::File { .. } | Node::Symlink(_) => check_file(folder, name)?,
         }
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
+    create_folders(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let mut placed = Vec::new();
     for (path, name, node) in moves {
         let target = folder.join(name);
         let cannot = || format!("cannot write {}", target.display());
         match node {
-            Node::Directory => fs::create_dir_all(&target).with_context(cannot)?,
+            Node::Directory => create_folders(&target).with_context(cannot)?,
             Node::File { .. } | Node::Symlink(_) => {
                 fs::rename(path, &target).with_context(cannot)?;
                 placed.push(target);

@@ -30,6 +30,7 @@ use kairos_init::boot::uki::profile::ProfileSpec;
 use kairos_init::cancel::Cancel;
 use kairos_init::drivers::select::{FirmwareVersions, UnknownFirmware};
 use kairos_init::drivers::target::is_file;
+use kairos_init::image::check_folder;
 use kairos_init::names::KernelRelease;
 use kairos_init::pipeline::{ExternalSigner, Hardware, KeyFiles, PolicyRequest, SelectRequest};
 use kairos_init::root::initrd::Compression;
@@ -245,6 +246,12 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// A temporary file where `path` will be, to be renamed to it.
 fn beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Asked here: an error of the temporary file's would show a name that nobody knows.
+    check_folder(folder, Path::new(""))?;
+    if !folder.is_dir() {
+        let (path, folder) = (path.display(), folder.display());
+        bail!("cannot write {path}: the folder {folder} is not there; make it (mkdir -p {folder})");
+    }
     let made = tempfile::Builder::new().prefix(".kairos-init-").tempfile_in(folder);
     made.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -3,6 +3,7 @@
 //! Everything is made in a hidden folder inside the output folder (so that a rename never crosses a file system) and
 //! renamed at the end. A run that fails or is interrupted leaves the output folder as it was.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{ImageError, SUMS, TREE, check_file, check_folder, mode_set};
+use super::place::{check_kinds, check_writable};
+use super::{ImageError, SUMS, TREE, check_file, check_folder, create_folders, mode_set};
 
 /// A longer `SHA256SUMS` is none of ours.
 const MAX_SUMS: u64 = 1 << 20;
@@ -32,18 +34,13 @@ impl Staging {
     /// # Errors
     /// The folder cannot be made or written to.
     pub fn new(out: &Path) -> Result<Self, ImageError> {
-        let made_out = match fs::metadata(out) {
-            Ok(metadata) if metadata.is_dir() => false,
-            Ok(_) => return Err(ImageError::InTheWay { path: out.to_owned(), problem: "it is not a folder" }),
-            Err(_) => {
-                fs::create_dir_all(out).map_err(|source| ImageError::Io {
-                    action: "create the folder",
-                    path: out.to_owned(),
-                    source,
-                })?;
-                true
-            }
-        };
+        check_folder(out, Path::new(""))?;
+        let made_out = !out.exists();
+        create_folders(out).map_err(|source| ImageError::Io {
+            action: "create the folder",
+            path: out.to_owned(),
+            source,
+        })?;
         let staging = tempfile::Builder::new()
             .prefix(".kairos-init-")
             .tempdir_in(out)
@@ -124,17 +121,17 @@ impl Staging {
         for name in &self.folders {
             check_folder(&self.out, Path::new(name))?;
         }
-        let former = self.former(&names);
+        let former = self.former(&names)?;
         let mut placed = Vec::new();
         for name in &self.folders {
             let path = self.out.join(name);
-            fs::create_dir_all(&path).map_err(|source| ImageError::Io { action: "create the folder", path, source })?;
+            create_folders(&path).map_err(|source| ImageError::Io { action: "create the folder", path, source })?;
         }
         for name in names {
             let target = self.out.join(&name);
             let failed = |source| ImageError::Io { action: "put in its place", path: target.clone(), source };
             if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent).map_err(failed)?;
+                create_folders(parent).map_err(failed)?;
             }
             let staged = self.staged(&name);
             // A private umask of the caller's must not make artifacts unreadable to who serves them.
@@ -142,14 +139,20 @@ impl Staging {
             fs::rename(&staged, &target).map_err(failed)?;
             placed.push(target);
         }
-        self.remove(&former)?;
+        for path in former {
+            fs::remove_file(&path).map_err(|source| ImageError::Io {
+                action: "remove what an earlier run wrote,",
+                path,
+                source,
+            })?;
+        }
         self.made_out = false;
         Ok(placed)
     }
 
     /// What an earlier run wrote into the ESP tree and this one does not: an entry that no longer has a UKI, say. Its `SHA256SUMS`
-    /// tells what that was.
-    fn former(&self, names: &[String]) -> Vec<(String, String)> {
+    /// tells what that was; what someone changed since stays. That it may be removed is asked here, when nothing has moved yet.
+    fn former(&self, names: &[String]) -> Result<BTreeSet<PathBuf>, ImageError> {
         let mut text = String::new();
         if let Ok(file) = File::open(self.out.join(SUMS)) {
             // What cannot be read is no list of ours, and nothing goes.
@@ -157,25 +160,19 @@ impl Staging {
         }
         let is_plain = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         let lines = text.lines().filter_map(|line| line.split_once("  "));
-        let gone =
-            lines.filter(|(_, name)| name.starts_with(TREE) && is_plain(name) && !names.iter().any(|new| new == name));
-        gone.map(|(sum, name)| (sum.to_owned(), name.to_owned())).collect()
-    }
-
-    /// Removes those that are still what was written: what someone changed stays.
-    fn remove(&self, former: &[(String, String)]) -> Result<(), ImageError> {
-        for (sum, name) in former {
+        let is_new = |name: &str| names.iter().any(|new| Path::new(new) == Path::new(name));
+        let gone = lines.filter(|(_, name)| name.starts_with(TREE) && is_plain(name) && !is_new(name));
+        let mut former = BTreeSet::new();
+        for (sum, name) in gone {
             let path = self.out.join(name);
+            let folder = Path::new(name).parent().unwrap_or(Path::new(""));
             let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
-            if is_file && check_file(&self.out, Path::new(name)).is_ok() && sha256(&path)? == *sum {
-                fs::remove_file(&path).map_err(|source| ImageError::Io {
-                    action: "remove what an earlier run wrote,",
-                    path,
-                    source,
-                })?;
+            if is_file && check_kinds(&self.out, folder).is_ok() && sha256(&path)? == sum {
+                check_writable(&self.out.join(folder))?;
+                former.insert(path);
             }
         }
-        Ok(())
+        Ok(former)
     }
 }
 

@@ -11,10 +11,10 @@ use crate::roots;
 use crate::shipped::{case, tree};
 
 /// What a run says when the long work begins.
-const LONG_WORK: &str = "compressing, measuring and signing";
+pub(crate) const LONG_WORK: &str = "compressing, measuring and signing";
 
 /// A run that says what it does.
-fn run(case: &Case) -> Command {
+pub(crate) fn run(case: &Case) -> Command {
     let mut command = program(&["--stage", "build", "--target", "uki", "--compression", "zstd:1"]);
     command.arg("--root").arg(case.root()).arg("--output").arg(case.out());
     command.arg("--sb-key").arg(keys().join("db.key")).arg("--sb-cert").arg(keys().join("db.pem"));
@@ -23,7 +23,7 @@ fn run(case: &Case) -> Command {
 }
 
 /// Refused before the long work, with nothing written.
-fn is_early(output: &Output, words: &[&str]) {
+pub(crate) fn is_early(output: &Output, words: &[&str]) {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(!said.contains(LONG_WORK), "{said}");
@@ -34,19 +34,19 @@ fn is_early(output: &Output, words: &[&str]) {
     }
 }
 
-fn early(case: &Case, more: &[&str], words: &[&str]) {
+pub(crate) fn early(case: &Case, more: &[&str], words: &[&str]) {
     let before = (listing(&case.root()), listing(&case.out()));
     is_early(&run(case).args(more).output().unwrap(), words);
     assert_eq!((listing(&case.root()), listing(&case.out())), before, "{more:?}");
 }
 
-fn folder(case: &Case, name: &str) -> PathBuf {
+pub(crate) fn folder(case: &Case, name: &str) -> PathBuf {
     let path = case.dir.path().join(name);
     fs::create_dir_all(&path).unwrap();
     path
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -26,6 +26,7 @@ mod initrd;
 mod inside;
 mod inventory;
 mod kmod_db;
+mod place;
 mod roots;
 mod sbom;
 mod select;

@@ -10,6 +10,7 @@ use kairos_init::boot::sign::enrolment::load_entries;
 use kairos_init::boot::sign::keys::load_key_with;
 use kairos_init::boot::sign::variables::{Variable, sign_variable};
 use kairos_init::boot::sign::{Identity, SignatureEntry, SignatureList, microsoft};
+use kairos_init::image::mode_set;
 
 use super::super::args::{GlobalArgs, KeysVariableArgs, VariableArg};
 use super::render;
@@ -60,7 +61,7 @@ pub(super) fn run(args: &KeysVariableArgs, global: &GlobalArgs) -> Result<()> {
         }
         _ => list,
     };
-    write(&args.output, &bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
+    write(&args.output, &bytes)?;
     match global.json {
         true => render::print_json(&serde_json::json!({ "files": [args.output], "entries": unique.len() })),
         false => render::print(&format!("wrote     {} ({} entries)\n", args.output.display(), unique.len())),
@@ -69,12 +70,10 @@ pub(super) fn run(args: &KeysVariableArgs, global: &GlobalArgs) -> Result<()> {
 
 /// A new file, whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".kairos-init-")
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
+    let cannot = || format!("cannot write {}", path.display());
+    let mut file = super::super::beside(path)?;
+    file.write_all(bytes).with_context(cannot)?;
+    mode_set(file.as_file().set_permissions(PermissionsExt::from_mode(0o644))).with_context(cannot)?;
+    file.persist_noclobber(path).map_err(|error| error.error).with_context(cannot)?;
     Ok(())
 }
