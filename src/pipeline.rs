@@ -123,7 +123,7 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
 
     progress.step("listing files");
     // Before the output folder is made: where that is in the root, the folder that it is in would have another time in each run.
-    let options = ScanOptions { exclude: not_packed(request), clamp_mtime: request.source_date_epoch };
+    let options = ScanOptions { exclude: left_out(request), clamp_mtime: request.source_date_epoch };
     let scanned = scan::scan(&root, &options, cancel)?;
     report.warnings.extend(scanned.notes.warnings());
     let mut tree = scanned.tree;
@@ -165,14 +165,14 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         root: &root,
         stub: &stub,
         kernel,
-        os_release: os_release.clone(),
+        os_release,
         uname: inventory.kernel.release.as_str().as_bytes().to_vec(),
         has_ucode,
         splash,
         cancel,
     };
     let loader = ship::signed_loader(loader, &keys, request, cancel)?;
-    let shipping = ship::Shipping { request, keys: &keys, release: release.clone(), loader, given, cancel };
+    let shipping = ship::Shipping { request, keys: &keys, release, loader, given, cancel };
     shipping.rehearse(&planned, common.stand_in(&planned)?, rootfs.bytes)?;
     let mut staging = staging(request)?;
 
@@ -182,8 +182,8 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
         tree: &tree,
         inventory: &inventory,
         selection: &selection,
-        os_release: &os_release,
-        release: &release,
+        os_release: &common.os_release,
+        release: &shipping.release,
     };
     let sbom = parts.sbom(request, &mut report, cancel)?;
     drop((inventory, selection));
@@ -230,25 +230,22 @@ pub fn run(request: &BuildRequest, progress: &dyn Progress, cancel: &Cancel) -> 
 }
 
 /// Device and inode of what lies in the root and is not of it: what earlier runs wrote, and what they remember.
-fn not_packed(request: &BuildRequest) -> BTreeSet<(u64, u64)> {
-    let folders = [Some(request.output.as_path()), Some(request.destination.folder(&request.output))];
-    let there = folders.into_iter().chain([request.select.cache.as_deref()]).flatten();
-    there.filter_map(|folder| std::fs::metadata(folder).ok()).map(|folder| (folder.dev(), folder.ino())).collect()
+fn left_out(request: &BuildRequest) -> BTreeSet<(u64, u64)> {
+    let outputs = [request.output.as_path(), request.destination.folder(&request.output)];
+    outputs.into_iter().chain(request.select.cache.as_deref()).filter_map(image::identity).collect()
 }
 
 /// The output folder. Where it is made in the root, the folder that it is in keeps its time: the root is not changed, and what the
 /// next run packs is the same.
 fn staging(request: &BuildRequest) -> Result<Staging, PipelineError> {
-    let parent = request.output.ancestors().skip(1).find(|path| path.is_dir()).or(Some(Path::new(".")));
-    let real = |path: &Path| path.canonicalize().ok();
-    let is_in_root = |path: &Path| Some(real(path)?.starts_with(real(&request.select.root)?));
-    let parent = parent.filter(|path| !request.output.exists() && is_in_root(path) == Some(true));
-    let before = parent.and_then(|path| Some((path, std::fs::metadata(path).ok()?.modified().ok()?)));
+    let parent = image::nearest(&request.output);
+    let is_kept = parent != request.output && image::is_inside(parent, &request.select.root)?;
+    let before = std::fs::metadata(parent).and_then(|folder| folder.modified());
     let staging = Staging::new(&request.output)?;
-    if let Some((path, modified)) = before {
+    if let (true, Ok(modified)) = (is_kept, before) {
         // Who may write there and is not its owner cannot; the image is right all the same.
         let times = std::fs::FileTimes::new().set_modified(modified);
-        let _kept = std::fs::File::open(path).and_then(|folder| folder.set_times(times));
+        let _kept = std::fs::File::open(parent).and_then(|folder| folder.set_times(times));
     }
     Ok(staging)
 }

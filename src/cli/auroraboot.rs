@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use kairos_init::boot::sign::Hash;
-use kairos_init::image::{Files, Node, check_file, check_folder, create_folders};
+use kairos_init::image::{Files, Node, check_file, check_folder, create_folders, nearest};
 use kairos_init::names::TreePath;
 use kairos_init::pipeline::{
     self, Artifact, BootEntry, BuildRequest, Destination, IsoContents, KeyFiles, PolicyRequest, SelectRequest,
@@ -53,7 +53,8 @@ pub(super) fn build_uki(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
 fn build(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
     let wanted = args.resolve()?;
     let jobs = super::jobs(global);
-    let made = tempfile::Builder::new().prefix(".kairos-init-").tempdir_in(existing_parent(&wanted.output_dir));
+    // Where it is on the same file system: what is made can be renamed to where it belongs.
+    let made = tempfile::Builder::new().prefix(".kairos-init-").tempdir_in(nearest(&wanted.output_dir));
     let folder = made.with_context(|| format!("cannot write {}", wanted.output_dir.display()))?;
     let (artifact, destination) = match wanted.iso {
         true => (Artifact::Iso, Destination::Iso(wanted.output_dir.clone())),
@@ -121,12 +122,6 @@ fn build(args: BuildUkiArgs, global: &GlobalArgs) -> Result<()> {
         text += &format!("wrote     {}\n", path.display());
     }
     render::print(&text)
-}
-
-/// The nearest folder that is there: what is made in it can be renamed to where it belongs.
-fn existing_parent(path: &Path) -> PathBuf {
-    let found = path.ancestors().find(|path| path.is_dir());
-    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Moves what was made to where upstream has it. All of it was looked at before the work, and is once more: what is in the

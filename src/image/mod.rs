@@ -23,7 +23,10 @@ use std::path::PathBuf;
 
 pub use files::{Content, Files, LOST_AND_FOUND, Node, not_packed};
 pub use output::Output;
-pub use place::{check_another, check_file, check_folder, check_outside, check_replaceable, create_folders, mode_set};
+pub use place::{
+    check_another, check_file, check_folder, check_outside, check_replaceable, create_folders, identity, is_inside,
+    mode_set, nearest,
+};
 pub use staging::Staging;
 
 use crate::cancel::Cancelled;

@@ -26,12 +26,23 @@ pub fn check_replaceable(path: &Path) -> Result<(), ImageError> {
     Err(ImageError::InTheWay { path: path.to_owned(), problem })
 }
 
+/// Device and inode, links followed: what a file is under whatever name. Nothing where it is not there.
+#[must_use]
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// The nearest folder that is there: `path` itself, or one that leads to it.
+#[must_use]
+pub fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
+}
+
 /// Refuses an output that is what it is made of, under whatever name.
 ///
 /// # Errors
 /// [`ImageError::Same`].
 pub fn check_another(output: &Path, input: &Path) -> Result<(), ImageError> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     match identity(output).is_some_and(|output| identity(input) == Some(output)) {
         true => Err(ImageError::Same { output: output.to_owned(), input: input.to_owned() }),
         false => Ok(()),
@@ -148,11 +159,11 @@ pub fn check_file(folder: &Path, name: &Path) -> Result<(), ImageError> {
     check_replaceable(&folder.join(name))
 }
 
-/// Refuses an output, which need not be there yet, inside of a folder that it is made of: the next one would hold it.
+/// Whether `path`, which need not be there yet, is inside of `folder`, or is it.
 ///
 /// # Errors
-/// [`ImageError::Inside`]; a folder that is not there.
-pub fn check_outside(output: &Path, folder: &Path) -> Result<(), ImageError> {
+/// A folder that is not there.
+pub fn is_inside(path: &Path, folder: &Path) -> Result<bool, ImageError> {
     let real = |path: &Path| {
         path.canonicalize().map_err(|source| ImageError::Io {
             action: "read the folder",
@@ -160,8 +171,15 @@ pub fn check_outside(output: &Path, folder: &Path) -> Result<(), ImageError> {
             source,
         })
     };
-    let there = output.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-    match real(there)?.starts_with(real(folder)?) {
+    Ok(real(nearest(path))?.starts_with(real(folder)?))
+}
+
+/// Refuses an output, which need not be there yet, inside of a folder that it is made of: the next one would hold it.
+///
+/// # Errors
+/// [`ImageError::Inside`]; a folder that is not there.
+pub fn check_outside(output: &Path, folder: &Path) -> Result<(), ImageError> {
+    match is_inside(output, folder)? {
         true => Err(ImageError::Inside { output: output.to_owned(), folder: folder.to_owned() }),
         false => Ok(()),
     }

@@ -8,14 +8,11 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::cli::{Case, keys, program, stderr};
+use crate::early::text;
 use crate::image_tools::{digest, printed};
 use crate::shipped::case;
 
 const UKI: &str = "EFI/kairos/norole.efi";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn run(root: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = program(&["--stage", "build", "--target", "uki", "--quiet", "--compression", "zstd:1"]);
@@ -43,13 +40,14 @@ fn build_uki(root: &Path, to: &Path, more: &[&str]) -> Output {
 }
 
 /// What GNU cpio lists of the initrd.
-fn packed(case: &Case, uki: &Path) -> String {
+pub(crate) fn packed(case: &Case, uki: &Path) -> String {
     let initrd = case.dir.path().join("initrd");
     printed("objcopy", ["-O", "binary", "--only-section=.initrd", text(uki), text(&initrd)]);
     printed("sh", ["-c", "zstd -dc --long=27 \"$0\" | cpio -itv --quiet", text(&initrd)])
 }
 
-fn holds(list: &str, path: &str) -> bool {
+/// Whether it lists `path`.
+pub(crate) fn holds(list: &str, path: &str) -> bool {
     list.lines().any(|line| line.split_whitespace().nth(8) == Some(path))
 }
 
